@@ -1,6 +1,6 @@
 """Types of values: what is known about a value before it exists.
 
-Owns `TensorType` and its two siblings.  A size is an int or a `Dim`.  Invariant: immutable, hashable.
+Owns `TensorType` and `HostType`.  A size is an int or a `Dim`.  Invariant: immutable, hashable.
 """
 from __future__ import annotations
 
@@ -38,16 +38,6 @@ class TensorType:
 
 
 @dataclass(frozen=True, slots=True)
-class StateType:
-    """One version of a variable's (or a random counter's) contents, between two writes."""
-
-    value: TensorType
-
-    def __str__(self) -> str:
-        return f"state<{self.value}>"
-
-
-@dataclass(frozen=True, slots=True)
 class HostType:
     """A value that lives in Python only: kind is "string", "token", "iterator" or "queue"."""
 
@@ -57,4 +47,4 @@ class HostType:
         return f"host<{self.kind}>"
 
 
-Type: TypeAlias = Union[TensorType, StateType, HostType]
+Type: TypeAlias = Union[TensorType, HostType]
