@@ -14,11 +14,12 @@ from typing import Any, Protocol, TypeAlias, Union
 
 import numpy as np
 
-from graphc.dtypes import DType
+from graphc.dtypes import DType, bfloat16, float16, float32
 from graphc.errors import InternalError
 from graphc.ir.dim import Size
 from graphc.ir.types import Shape, TensorType
-from graphc.kernel.ir import Expr, Stmt
+from graphc.kernel.ir import Expr, Stmt, index
+from graphc.kernel.primitives import cast
 
 
 class Kind(Enum):
@@ -76,6 +77,9 @@ class Inference(Protocol):
     def divides(self, size: Size, by: Size, message: str) -> Size:
         """Require that `by` divides `size`; the quotient."""
 
+    def at_most(self, a: Size, b: Size, message: str) -> None:
+        """Require a <= b (raise ShapeError with `message` where it is known not to hold)."""
+
     def unknown(self) -> Size:
         """A fresh size that nothing is known of (graph building; refused at extraction)."""
 
@@ -97,6 +101,27 @@ class Call:
     out_types: Sequence[TensorType]
 
 
+class Decomposition(Protocol):
+    """What a decomposition sees: the node in the IR, and how to add the nodes that replace it.
+
+    Values are those of ir/function.py; `type_of` gives their TensorType.  Static inputs are attrs, as always in the IR.
+    """
+
+    inputs: Sequence[Any]
+    attrs: Mapping[str, Any]
+    in_types: Sequence[TensorType]
+    out_types: Sequence[TensorType]
+
+    def op(self, name: str, *inputs: Any, **attrs: Any) -> Any:
+        """Append an application of op `name` and return its value (a tuple where the op has several outputs)."""
+
+    def constant(self, value: Any, dtype: DType) -> Any:
+        """A Const of this value (a scalar, or an array)."""
+
+    def type_of(self, value: Any) -> TensorType:
+        """The type of a value."""
+
+
 class Point(Protocol):
     """What a pointwise lowering sees: say the element of output `output` at `index` as an expression."""
 
@@ -116,10 +141,26 @@ class Point(Protocol):
 @dataclass(frozen=True, slots=True)
 class Pointwise:
     """Lowering by element: point(p) gives the element of an output at p.index.  For ELEMENTWISE ops use
-    `scalar`: scalar(attrs, *args) -> Expr, the inputs already broadcast to the index."""
+    `scalar`: scalar(attrs, *args) -> Expr, the inputs already broadcast to the index and float16 and bfloat16
+    operands already cast to float32.  Either may return another dtype than the output's (float32 for a half, bool
+    for a mask): the lowering casts the result to the output's dtype.  An ELEMENTWISE op that must guard (integer
+    division) uses `point` and reads its operands through `operand`."""
 
     point: Callable[[Point], Expr] | None = None
     scalar: Callable[..., Expr] | None = None
+
+
+def operand(p: Point, i: int) -> Expr:
+    """Return the element of input i that broadcasts to p.index, a half-width float widened to float32."""
+    shape = p.in_types[i].shape
+    tail = p.index[len(p.index) - len(shape):]
+    value = p.load(i, [index(0) if n == 1 else e for n, e in zip(shape, tail, strict=True)])
+    return widen(value)
+
+
+def widen(value: Expr) -> Expr:
+    """Return `value`, as float32 where it is a float16 or bfloat16."""
+    return cast(value, float32) if value.dtype in (float16, bfloat16) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,18 +261,32 @@ class Op:
     name: TensorFlow 1's op type where there is one.  kind: see Kind.  inputs: names of the inputs, the last one
     "*values" where any number may come.  attrs: name -> default (REQUIRED for none).
     infer(ctx) -> one PartialType per output.
-    gradient(op, *grads) -> one Tensor or None per input (op: the graph Operation; grads: Tensor or None per output),
-    written with graphc.ops.build; or NoGradient.
+    gradient(op, *grads) -> one Tensor (or IndexedSlices) or None per input (op: the graph Operation; grads: Tensor or
+    None per output), written with graphc.ops.build; trailing static inputs need no entry; or NoGradient.
     reference(call) -> array, or tuple of arrays where outputs > 1; computes in the arrays' own (wide) dtypes; the
     evaluator rounds to the output dtypes.
     lower: one of the Lowering records.
     static: inputs whose VALUE is needed when compiling, index -> attr name.  Extract moves the (symbolic) value into
     that attr as a tuple (or scalar) of Sizes and drops the input; `infer`, `reference` and `lower` read the attr
-    alone, through `attr_or_value` in infer.  In the IR the op has the remaining inputs only.
+    alone, through `attr_or_value` in infer.  In the IR the op has the remaining inputs only.  In a graph, too, an op may
+    be made with the attr given and the static input left out (gradients do so).
+    canonical(attrs, in_types) -> attrs: the one form of the attrs for these types (negative axes counted from the
+    front, sorted, a scalar axis as a tuple, masks resolved).  Whoever makes a node of the IR applies it; lowering may
+    rely on it, inference and references accept either form.
     symbolic: the reference also computes arrays of Dims (dtype object), so sizes flow through the op.
+    of_shape: the result depends on the shapes of the inputs alone (Shape, Size, Rank): the reference reads in_types
+    and no array, so its value is known as soon as the shapes are.
+    decompose(d) -> one value per output: the op said in other ops of the IR, where that is how it becomes kernels
+    (softmax, mean, einsum).  passes/decompose.py applies it, again to its own results until nothing decomposes, after
+    the passes that recognise whole ops (stabilisation).  Pure: two decompositions of equal nodes give equal nodes.
+    An op that decomposes is lowered as NotLowered; one whose decomposition returns None stays as it is and is lowered.
+    RANDOM ops: the input "counter" (uint64[3]: Philox counter low word, counter high word, key) is a state that extract
+    supplies, the last input in the IR and absent in a graph; the last output is the next counter.  A new session's
+    counter is (0, attrs["seed2"], attrs["seed"]), or (0, random, random) where both seeds are 0.
     samples() -> test cases, types as in the IR (static inputs as attrs).
     flops(in_types, out_types, attrs) -> Size.  cost: for elementwise ops, taken from the primitives when None.
     stateful: never merged, folded or removed as dead when reached by a control edge.
+    outputs: how many; -1 where infer decides (Split, Unpack, Cond).
     """
 
     name: str
@@ -249,6 +304,9 @@ class Op:
     stateful: bool = False
     outputs: int = 1
     flops: Callable[..., Size] | None = None
+    canonical: Callable[[Mapping[str, Any], Sequence[TensorType]], Mapping[str, Any]] | None = None
+    of_shape: bool = False
+    decompose: Callable[[Decomposition], Sequence[Any] | None] | None = None
 
     def __post_init__(self) -> None:
         for part in ("infer", "gradient", "reference", "lower", "samples"):
