@@ -1,6 +1,6 @@
 """Types of values: what is known about a value before it exists.
 
-Owns `TensorType` and `HostType`.  A size is an int or a `Dim`.  Invariant: immutable, hashable.
+Owns `TensorType`, `PartialType` and `HostType`.  A size is an int or a `Dim`.  Invariant: immutable, hashable.
 """
 from __future__ import annotations
 
@@ -35,6 +35,14 @@ class TensorType:
 
     def __str__(self) -> str:
         return f"{self.dtype.name}[{', '.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True, slots=True)
+class PartialType:
+    """What is known of a tensor while a graph is built: shape is None for an unknown rank."""
+
+    dtype: dtypes.DType
+    shape: Shape | None
 
 
 @dataclass(frozen=True, slots=True)

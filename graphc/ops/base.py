@@ -15,9 +15,9 @@ from typing import Any, Protocol, TypeAlias, Union
 import numpy as np
 
 from graphc.dtypes import DType, bfloat16, float16, float32
-from graphc.errors import InternalError
+from graphc.errors import GraphcError, InternalError
 from graphc.ir.dim import Size
-from graphc.ir.types import Shape, TensorType
+from graphc.ir.types import PartialType, Shape, TensorType
 from graphc.kernel.ir import Expr, Stmt, index
 from graphc.kernel.primitives import cast
 
@@ -38,20 +38,19 @@ class Kind(Enum):
     STRUCTURED = "structured"    # holds bodies: Loop, Cond, Fusion
 
 
+class InvalidValue(GraphcError, ValueError):
+    """A value met by a reference that the op does not allow: an index out of range, an integer division by zero.
+
+    Evaluation reports it as InvalidArgumentError at the user's line; constant folding leaves the node alone.
+    """
+
+
 class _Required:
     def __repr__(self) -> str:
         return "REQUIRED"
 
 
 REQUIRED: Any = _Required()
-
-
-@dataclass(frozen=True, slots=True)
-class PartialType:
-    """What inference knows of a tensor while a graph is built: shape is None for an unknown rank."""
-
-    dtype: DType
-    shape: Shape | None
 
 
 class Inference(Protocol):
@@ -261,15 +260,16 @@ class Op:
     name: TensorFlow 1's op type where there is one.  kind: see Kind.  inputs: names of the inputs, the last one
     "*values" where any number may come.  attrs: name -> default (REQUIRED for none).
     infer(ctx) -> one PartialType per output.
-    gradient(op, *grads) -> one Tensor (or IndexedSlices) or None per input (op: the graph Operation; grads: Tensor or
-    None per output), written with graphc.ops.build; trailing static inputs need no entry; or NoGradient.
+    gradient(op, *grads) -> one Tensor (or IndexedSlices) or None per input that is not static (op: the graph Operation;
+    grads: Tensor or None per output), written with graphc.ops.build, which gives its inputs as `inputs_of(op)` and its
+    static ones as `static_of(op, attr)`; or NoGradient.
     reference(call) -> array, or tuple of arrays where outputs > 1; computes in the arrays' own (wide) dtypes; the
-    evaluator rounds to the output dtypes.
+    evaluator rounds to the output dtypes, and silences NumPy's warnings.  Raises InvalidValue.
     lower: one of the Lowering records.
     static: inputs whose VALUE is needed when compiling, index -> attr name.  Extract moves the (symbolic) value into
     that attr as a tuple (or scalar) of Sizes and drops the input; `infer`, `reference` and `lower` read the attr
     alone, through `attr_or_value` in infer.  In the IR the op has the remaining inputs only.  In a graph, too, an op may
-    be made with the attr given and the static input left out (gradients do so).
+    be made with the attrs given and all static inputs left out (gradients do so), never with some of them.
     canonical(attrs, in_types) -> attrs: the one form of the attrs for these types (negative axes counted from the
     front, sorted, a scalar axis as a tuple, masks resolved).  Whoever makes a node of the IR applies it; lowering may
     rely on it, inference and references accept either form.
@@ -280,6 +280,8 @@ class Op:
     (softmax, mean, einsum).  passes/decompose.py applies it, again to its own results until nothing decomposes, after
     the passes that recognise whole ops (stabilisation).  Pure: two decompositions of equal nodes give equal nodes.
     An op that decomposes is lowered as NotLowered; one whose decomposition returns None stays as it is and is lowered.
+    STATE ops that read or write: inputs[0] is the variable, its present content in the IR, and decompose gives
+    (output, new content); the content itself where the op does not write.
     RANDOM ops: the input "counter" (uint64[3]: Philox counter low word, counter high word, key) is a state that extract
     supplies, the last input in the IR and absent in a graph; the last output is the next counter.  A new session's
     counter is (0, attrs["seed2"], attrs["seed"]), or (0, random, random) where both seeds are 0.
@@ -314,6 +316,12 @@ class Op:
                 raise InternalError(f"op {self.name} does not say its {part}")
         if not self.doc.strip():
             raise InternalError(f"op {self.name} has no documentation")
+
+    def data_positions(self, attrs: Mapping[str, Any], count: int) -> tuple[int, ...]:
+        """Which of `count` inputs given in a graph are not static."""
+        if all(attrs.get(attr) is not None for attr in self.static.values()):
+            return tuple(range(count))
+        return tuple(i for i in range(count) if i not in self.static)
 
     @property
     def variadic(self) -> bool:
@@ -360,6 +368,13 @@ def attr_or_value(ctx: Inference, i: int, attr: str) -> Any:
     if known is None:
         return None
     return known.item() if known.ndim == 0 else _as_tuple(known)
+
+
+def data_inputs(ctx: Inference, static: Mapping[int, str]) -> tuple[PartialType, ...]:
+    """Return the types of the inputs that are not static (for ops whose static inputs do not come last)."""
+    if all(ctx.attrs.get(attr) is not None for attr in static.values()):
+        return tuple(ctx.inputs)
+    return tuple(t for i, t in enumerate(ctx.inputs) if i not in static)
 
 
 def _as_tuple(values: np.ndarray) -> tuple[Any, ...]:
