@@ -294,10 +294,12 @@ def as_size(expr: Expr) -> Size | None:
     return None if form is None or form.terms else form.offset
 
 
-def affine(root: Expr, lets: Mapping[str, Expr] | None = None) -> Affine | None:
+def affine(root: Expr, lets: Mapping[str, Expr] | None = None,
+           is_fixed: Callable[[str], bool] = lambda name: False) -> Affine | None:
     """Return `root` as an affine form over axes with Size coefficients, or None if it is none.
 
-    A Var whose name is in `lets` stands for the expression there; any other Var makes the answer None.
+    A Var whose name is in `lets` stands for the expression there; one whose name is_fixed is a term of
+    its own, like an axis; any other Var makes the answer None.
     """
     known = lets or {}
     done: dict[int, Affine | None] = {}
@@ -311,7 +313,8 @@ def affine(root: Expr, lets: Mapping[str, Expr] | None = None) -> Affine | None:
             stack.append((expr, True))
             stack.extend((c, False) for c in below)
         elif isinstance(expr, Var):
-            done[id(expr)] = done[id(below[0])] if below else None
+            own = Affine(((expr.name, 1),), 0) if is_fixed(expr.name) and expr.dtype is dtypes.int64 else None
+            done[id(expr)] = done[id(below[0])] if below else own
         else:
             done[id(expr)] = _affine_node(expr, [done[id(c)] for c in below] if isinstance(expr, Prim) else [])
     return done[id(root)]

@@ -178,7 +178,9 @@ def _adam() -> Sample:
 # ---------------------------------------------------------------------------------------------
 # Reduce.
 
-COMBINERS: dict[str, Callable[..., Any]] = {"sum": np.sum, "prod": np.prod, "max": np.max, "min": np.min, "any": np.any, "all": np.all}
+COMBINERS: dict[str, Callable[..., Any]] = {
+    "sum": np.sum, "prod": np.prod, "max": np.max, "min": np.min, "any": np.any, "all": np.all,
+}
 
 
 def _identity(combiner: str, dtype: DType) -> Any:

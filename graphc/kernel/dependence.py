@@ -1,0 +1,182 @@
+"""Which loops may run their iterations in any order: proofs about the elements that they touch.
+
+Owns `independent`, which the verifier uses for parallel loops and schedules use for sequential ones.
+Knows kernel IR alone.  Invariant: sound, not complete: True means that no element stored in one
+iteration is stored or loaded in another; False means that no proof was found.
+
+The proof looks for one index position whose value is step * t + base + [0, spread] at iteration t, with
+the same step and base (apart from a known gap) for both accesses of a pair: they can meet in different
+iterations only if step * (t - u) falls into [gap - spread, gap + spread].
+"""
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from graphc.ir.dim import Size
+from graphc.kernel import walk
+from graphc.kernel.ir import Contract, Expr, For, Let, Load, Local, Prim, Reduce, Scan, Scatter, Store, While
+from graphc.kernel.text import format_expr
+
+Extents = Mapping[str, Size | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Access:
+    """A Load or Store inside the loop; inner: the extents of the axes between the loop and it."""
+
+    buffer: str
+    index: tuple[Expr, ...]
+    is_store: bool
+    inner: Extents
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """The values step * t + base + offset + [0, spread]; base: terms that no iteration changes."""
+
+    step: Size
+    base: tuple[tuple[str, Size], ...]
+    offset: Size
+    spread: Size
+
+
+@dataclass(slots=True)
+class _Body:
+    """What the loop's body touches.  lets: values by name; moving: names whose values iterations change."""
+
+    accesses: list[_Access] = field(default_factory=list)
+    lets: dict[str, Expr] = field(default_factory=dict)
+    moving: set[str] = field(default_factory=set)
+    private: set[str] = field(default_factory=set)
+
+
+def independent(loop: For) -> bool:
+    """Return whether the iterations of `loop` provably touch no element that another one stores."""
+    return separate(loop.axis, loop.extent, loop.body)
+
+
+def separate(axis: str, extent: Expr, body: walk.Block) -> bool:
+    """Return whether `body` run for one value of `axis` provably conflicts with no run for another."""
+    found = _Body()
+    _collect(body, {}, found)
+    stored = {a.buffer for a in found.accesses if a.is_store}
+    touched = [a for a in found.accesses if a.buffer in stored]
+    count = walk.as_size(extent)
+    return all(_apart(a, b, axis, count, found) for n, a in enumerate(touched) for b in touched[n:]
+               if a.buffer == b.buffer and (a.is_store or b.is_store))
+
+
+def _collect(body: walk.Block, inner: Extents, found: _Body) -> None:
+    for s in body:
+        below = dict(inner)
+        inside: tuple[Expr, ...] = ()
+        match s:
+            case Store(buffer=buffer, index=index) | Scatter(buffer=buffer, index=index):
+                if buffer not in found.private:
+                    found.accesses.append(_Access(buffer, index, True, inner))
+            case Local(name=name):
+                found.private.add(name)
+            case Let(name, value):
+                if found.lets.setdefault(name, value) is not value:
+                    found.moving.add(name)  # two Lets of one name: treated as unknown
+            case For(axis=axis, extent=extent):
+                below[axis] = walk.as_size(extent)
+            case Reduce(axis=axis, extent=extent, names=names, values=values):
+                below[axis], inside = walk.as_size(extent), values
+                found.moving.update(names)
+            case Scan(axis=axis, extent=extent, name=name, value=value):
+                below[axis], inside = walk.as_size(extent), (value,)
+                found.moving.update((name, f"{name}_before"))
+            case While(names=names):
+                found.moving.update(names)
+            case Contract(a=a, b=b, acc=acc):
+                below |= {name: walk.as_size(e) for name, e in walk.axes_of(s)}
+                inside = (a, b)
+                found.moving.add(acc)
+        here = [e for e in walk.expressions(s) if not any(e is other for other in inside)]
+        for exprs, scope in ((here, inner), (inside, below)):
+            found.accesses += [_Access(load.buffer, load.index, False, scope) for load in _loads(exprs)
+                               if load.buffer not in found.private]
+        for block in walk.blocks(s):
+            _collect(block, below, found)
+
+
+def _loads(exprs: Iterable[Expr]) -> Iterator[Load]:
+    return (e for e in walk.postorder(exprs) if isinstance(e, Load))
+
+
+def _apart(a: _Access, b: _Access, axis: str, count: Size | None, found: _Body) -> bool:
+    """Return whether a at iteration t and b at iteration u != t never meet."""
+    left, right = _merge_splits(a.index), _merge_splits(b.index)
+    if len(left) != len(right):
+        return False
+    for x, y in zip(left, right, strict=True):
+        p, q = _line(x, a.inner, axis, found), _line(y, b.inner, axis, found)
+        if p is not None and q is not None and p.step == q.step and p.base == q.base and _never_equal(p, q, count):
+            return True
+    return False
+
+
+def _never_equal(p: _Line, q: _Line, count: Size | None) -> bool:
+    gap = q.offset - p.offset
+    if _at_least(p.step - gap - q.spread, 1) and _at_least(p.step + gap - p.spread, 1):
+        return True  # one step leaves the range
+    if count is None or not _at_least(p.step, 0):
+        return False
+    reach = p.step * (count - 1)  # no number of steps reaches the range
+    return _at_least(gap - p.spread - reach, 1) or _at_least(0 - gap - q.spread - reach, 1)
+
+
+def _at_least(s: Size, bound: int) -> bool:
+    """Return whether s >= bound follows from sizes being non-negative."""
+    if isinstance(s, int):
+        return s >= bound
+    return all(c > 0 for mono, c in s.terms if mono) and sum(c for mono, c in s.terms if not mono) >= bound
+
+
+def _merge_splits(index: tuple[Expr, ...]) -> list[Expr]:
+    """Return index expressions, a neighbouring pair (e // c, e % c) as the one expression e that it determines."""
+    out: list[Expr] = []
+    at = 0
+    while at < len(index):
+        match index[at:at + 2]:
+            case (Prim(op="floordiv", args=(e, c)), Prim(op="floormod", args=(f, d))) if (
+                    (e is f or format_expr(e) == format_expr(f)) and format_expr(c) == format_expr(d)):
+                out.append(e)
+                at += 2
+            case _:
+                out.append(index[at])
+                at += 1
+    return out
+
+
+def _line(e: Expr, inner: Extents, axis: str, found: _Body) -> _Line | None:
+    form = walk.affine(e, {n: v for n, v in found.lets.items() if n not in found.moving},
+                       lambda name: name not in found.lets and name not in found.moving)
+    if form is None:
+        return None
+    step: Size = form.coefficient(axis)
+    spread: Size = 0
+    low: Size = 0
+    base: list[tuple[str, Size]] = []
+    for name, c in form.terms:
+        if name == axis:
+            continue
+        if name not in inner:
+            base.append((name, c))
+            continue
+        extent = inner[name]
+        if extent is None:
+            return None
+        width = c * (extent - 1)
+        if _at_least(c, 0):
+            spread = spread + width
+        elif _at_least(0 - c, 0):
+            spread, low = spread - width, low + width
+        else:
+            return None
+    if not isinstance(step, int) or step >= 0:
+        return _Line(step, tuple(base), form.offset + low, spread)
+    # A falling index: its negation rises.
+    return _Line(-step, tuple((n, 0 - c) for n, c in base), 0 - form.offset - low - spread, spread)
