@@ -45,6 +45,14 @@ class GraphError(GraphcError, ValueError):
     """A graph is used wrongly: another graph's tensor, a finalized graph, an unknown name."""
 
 
+class FinalizedGraphError(GraphError, RuntimeError):
+    """A finalized graph is to be changed (RuntimeError, as TensorFlow 1 raises)."""
+
+
+class SessionError(GraphcError, RuntimeError):
+    """A session is used after it was closed, or has nothing to run (RuntimeError, as TensorFlow 1 raises)."""
+
+
 class FetchError(GraphcError, TypeError):
     """A fetch or a feed is of a kind that cannot be fetched or fed."""
 

@@ -42,6 +42,11 @@ class SourceLine:
 UNKNOWN = SourceLine("<unknown>", 0, "")
 
 
+def is_internal(frame: FrameType) -> bool:
+    """Whether `frame` runs code of graphc."""
+    return frame.f_code.co_filename.startswith(_PACKAGE)
+
+
 def capture() -> SourceLine:
     """Return the innermost line outside graphc that led here."""
     frame: FrameType | None = sys._getframe(1)
