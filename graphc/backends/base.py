@@ -14,9 +14,11 @@ this worker; never read before written.  Returns 0, or the lowest failing site +
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
 
 from graphc.ir.dim import Size
 from graphc.kernel.ir import Kernel
@@ -43,10 +45,27 @@ class KernelInfo:
 @dataclass(frozen=True, slots=True)
 class CompiledKernels:
     """Machine code of several kernels: `objects` are relocatable object files, their order that of no
-    importance; infos[i] belongs to the i-th kernel given.  Equal kernels share one symbol."""
+    importance; infos[i] belongs to the i-th kernel given.  Equal kernels share one symbol.
+
+    A backend that compiles in process gives no objects but, per kernel, the address of a C function
+    (`addresses`, valid while `keepalive` lives); one that generates no code gives Python callables
+    `(begin, end, arrays, sizes) -> status` (`callables`).  Such kernels cannot be cached on disk.
+    """
 
     infos: tuple[KernelInfo, ...]
     objects: tuple[bytes, ...]
+    addresses: tuple[int, ...] = ()
+    callables: tuple[KernelCallable, ...] = ()
+    keepalive: object = None
+
+
+class KernelCallable(Protocol):
+    """A kernel that Python runs."""
+
+    def __call__(self, begin: int, end: int, arrays: Mapping[str, np.ndarray[Any, Any]],
+                 sizes: Mapping[str, int]) -> int:
+        """Run work items begin <= t < end on stored arrays by parameter name.  Returns the status."""
+        ...
 
 
 class Backend(Protocol):

@@ -60,7 +60,7 @@ def store(array: Any, dtype: DType) -> np.ndarray:
     if dtype is dtypes.bfloat16:
         return dtypes.float32_to_bfloat16(np.asarray(array, np.float32))
     with np.errstate(all="ignore"):
-        return np.ascontiguousarray(np.asarray(array).astype(dtype.storage))
+        return np.array(array, dtype.storage, order="C")
 
 
 def poison(shape: tuple[int, ...], dtype: DType) -> np.ndarray:
@@ -119,7 +119,7 @@ def check(sample: Sample, execute: Execute, sizes: dict[str, int], seed: int = 0
         if p.role == "out":
             arrays[p.name] = poison(shape, p.dtype)
         else:
-            arrays[p.name] = np.ascontiguousarray(given[p.name])
+            arrays[p.name] = np.array(given[p.name], order="C")
             assert arrays[p.name].shape == shape and arrays[p.name].dtype == p.dtype.storage, p.name
     before = {name: a.copy() for name, a in arrays.items()}
     status = execute(kernel, arrays, dict(sizes))
