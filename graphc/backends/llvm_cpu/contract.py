@@ -1,0 +1,335 @@
+"""Products as code: the loops around the register tile, and the epilogue on what it gives.
+
+Owns the emission of a `Contract` kernel and the facts for launching it.  What is cut how is decided in
+tiling.py, the arithmetic is microkernel.py's, packing pack.py's, the epilogue's statements the renderer's.
+Invariants: sizes are read at run time, so one kernel serves all of them; a worker uses its own scratch
+only; which work item computes an element, and in which order its terms are added, depends on the sizes
+and the target alone.
+
+    for each work item: a block of rows and a block of columns of one batch
+      for each block of the depth                           sums wait in scratch between blocks
+        pack the rows of A                                  or read them where they lie
+        for each panel of columns                           one panel of B stays in the first-level cache
+          pack the panel of B                               or read it where it lies
+          for each panel of rows
+            multiply into a tile                            microkernel, full or low
+            after the last block: epilogue over the tile    bias, activation, masks, updates
+
+Sources: Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", TOMS 2008; Van Zee and
+van de Geijn, "BLIS", TOMS 2015.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphc.backends.llvm_cpu.builder import Value
+from graphc.backends.llvm_cpu.microkernel import microkernel
+from graphc.backends.llvm_cpu.pack import Span, evaluate_lanes, evaluate_rows, for_vectors, transpose_panel
+from graphc.backends.llvm_cpu.render import Context, Renderer
+from graphc.backends.llvm_cpu.tiling import Range, Tiling, Way, stride, tiling
+from graphc.ir import dim
+from graphc.ir.dim import Size
+from graphc.kernel import walk
+from graphc.kernel.ir import Contract, Expr, Kernel, Load
+from graphc.kernel.target import Target
+
+TYPICAL = 128  # a size that is not known, for estimates
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """extent: number of work items.  grain: items per claim.  scratch: bytes per worker.  cost: estimated
+    ns of an item."""
+
+    extent: Size
+    grain: int
+    scratch: Size
+    cost: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Area:
+    """Where each part of a worker's scratch begins, in bytes."""
+
+    left: int
+    right: int
+    stage: int
+    sums: int
+    turned: int
+    end: int
+
+
+def partition(kernel: Kernel, statement: Contract, target: Target) -> Partition:
+    """Return how `statement`, the work of `kernel`, is split and what it needs.  Raises BackendError."""
+    t = tiling(kernel, statement, target)
+    sizes = {name: TYPICAL for name in kernel.sizes}
+    rows, columns, depth, steps = (dim.evaluate(s, sizes) for s in (
+        dim.minimum(t.row_block, t.rows.extent), dim.minimum(t.column_block, t.columns.extent),
+        t.depth.extent, t.outer_steps))
+    products = rows * columns * depth * steps / (8 * t.tile.lanes)  # ns at 4 GHz, two vectors a cycle
+    cost = 50.0 + products + (rows * columns + (rows + columns) * depth * steps) / (4 * t.tile.lanes)
+    return Partition(t.items, max(1, int(1000 / cost)), _areas(t).end, cost)
+
+
+def emit(renderer: Renderer, kernel: Kernel, statement: Contract, context: Context) -> None:
+    """Build the loop over the work items of `statement` at the end of the current block."""
+    product = _Product(renderer, kernel, tiling(kernel, statement, renderer.b.target), statement, context)
+    with renderer.b.loop(renderer.begin, renderer.end) as items:
+        product.item(items.index)
+
+
+def _areas(t: Tiling) -> _Area:
+    tile, layout = t.tile, t.left_layout
+    panels = {Way.ROWS: t.max_rows * layout.row, Way.LANES: t.panels * tile.rows * t.max_depth + 2 * tile.columns,
+              Way.DIRECT: tile.rows * t.max_depth + 2 * tile.columns}
+    tiles = 1 if t.is_one_pass else t.panels * (t.max_columns // tile.columns)
+    counts = (panels[t.left_way], t.max_depth * tile.columns,
+              tile.columns * _stage_step(t) if t.right_way is Way.STAGED else 0, tiles * tile.size,
+              tile.columns * _turned_step(t) if t.turns_tile else 0)
+    starts = [0]
+    for count in counts:
+        starts.append(starts[-1] + -(-count * tile.bytes // 64) * 64)
+    return _Area(*starts)
+
+
+def _stage_step(t: Tiling) -> int:
+    return t.max_depth + 64 // t.tile.bytes
+
+
+def _turned_step(t: Tiling) -> int:
+    return -(-t.tile.rows // t.tile.lanes) * t.tile.lanes
+
+
+def _divided(x: Value, by: Value) -> tuple[Value, Value]:
+    """Return quotient and remainder of non-negative integers."""
+    b = x.b
+    return (x, b.i64(0)) if by.constant == 1 else (b.binary("udiv", x, by), b.binary("urem", x, by))
+
+
+class _Product:
+    """Builds the code of one product.  `context` is what surrounds the Contract, all of it scalar."""
+
+    def __init__(self, renderer: Renderer, kernel: Kernel, tiled: Tiling, statement: Contract, context: Context) -> None:
+        self.renderer, self.kernel, self.t, self.context = renderer, kernel, tiled, context
+        self.b, self.tile, self.statement = renderer.b, tiled.tile, statement
+        areas = _areas(tiled)
+        with self.b.entry():
+            self.left, self.right, self.stage, self.sums, self.turned = (
+                self.b.at(renderer.scratch, self.b.i64(start), "i8")
+                for start in (areas.left, areas.right, areas.stage, areas.sums, areas.turned))
+        self.heights = [height for height, used in ((self.tile.rows, self._uses_full), (self.tile.few, self._uses_low))
+                        if used]
+        self.functions = {height: microkernel(self.b.module, self.tile, height, tiled.left_layout)
+                          for height in self.heights}
+
+    @property
+    def _uses_full(self) -> bool:
+        extent = self.t.rows.extent
+        return not isinstance(extent, int) or extent > self.tile.rows - self.tile.few
+
+    @property
+    def _uses_low(self) -> bool:
+        extent = self.t.rows.extent
+        return not isinstance(extent, int) or 0 < extent % self.tile.rows <= self.tile.rows - self.tile.few
+
+    def _size(self, size: Size) -> Value:
+        return self.renderer.size(size)
+
+    def _at(self, base: Value, offset: Value) -> Value:
+        return self.b.at(base, offset, self.tile.element)
+
+    # -- blocks -------------------------------------------------------------------------------
+
+    def item(self, number: Value) -> None:
+        """Build one work item: blocks of rows run fastest, so that neighbours share columns of B."""
+        t = self.t
+        rest, row_number = _divided(number, self._size(t.row_blocks))
+        rest, column_number = _divided(rest, self._size(t.column_blocks))
+        context = self._bound(self.context, t.batch, rest)
+        rows = self._block(t.rows, row_number, t.row_block)
+        columns = self._block(t.columns, column_number, t.column_block)
+        if t.is_one_pass:
+            depth = Span(t.depth.name, self.b.i64(0), self._size(t.depth.extent))
+            self._pass(context, rows, columns, depth, self.b.const(0, "i1"), self.b.const(1, "i1"))
+            return
+        steps = self._size(t.outer_steps * t.depth_blocks)
+        with self.b.loop(self.b.i64(0), steps) as loop:
+            outer, block = _divided(loop.index, self._size(t.depth_blocks))
+            self._pass(self._bound(context, t.outer, outer), rows, columns, self._block(t.depth, block, t.depth_block),
+                       loop.index.gt(0), loop.index.eq(steps - 1))
+
+    def _bound(self, context: Context, axes: tuple[Range, ...], number: Value) -> Context:
+        """Return `context` with `axes` bound to their values at this number, the last running fastest."""
+        names = {}
+        for position, axis in reversed(list(enumerate(axes))):
+            number, value = _divided(number, self._size(axis.extent)) if position else (number, number)
+            assert axis.name is not None
+            names[axis.name] = value
+        return context.bound(names)
+
+    def _block(self, axis: Range, number: Value, length: Size) -> Span:
+        first = number * self._size(length)
+        return Span(axis.name, first, self.b.intrinsic("smin", self._size(axis.extent) - first, self._size(length)))
+
+    def _pass(self, context: Context, rows: Span, columns: Span, depth: Span, more: Value, last: Value) -> None:
+        """Build the products of one block of the depth; `more`: sums are there already; `last`: none follow."""
+        b, tile = self.b, self.tile
+        full, low = self._panels(rows.count)
+        panels = full + low
+        self._pack_left(context, rows, depth, full, panels)
+        with b.loop(b.i64(0), columns.count, step=tile.columns) as across:
+            part = columns.part(across.index, b.intrinsic("smin", columns.count - across.index, b.i64(tile.columns)))
+            right, right_step = self._right(context, part, depth)
+            with b.loop(b.i64(0), panels) as down:
+                panel = self._panel(rows, full, down.index)
+                sums = self.sums
+                if not self.t.is_one_pass:
+                    number = b.binary("udiv", across.index, tile.columns) * panels + down.index
+                    sums = self._at(sums, number * tile.size)
+                left, left_step = self._left(context, rows, depth, full, down.index)
+                operands = (left, left_step, right, right_step, sums, depth.count, more)
+                self._multiply(down.index.lt(full), ", ".join(v.typed for v in operands))
+                if last.constant:
+                    self._epilogue(context, panel, part, sums)
+                else:
+                    with b.when(last):
+                        self._epilogue(context, panel, part, sums)
+
+    def _panels(self, rows: Value) -> tuple[Value, Value]:
+        """Return how many full and low panels cover `rows`; two thirds of a panel or less are low ones."""
+        b, tile = self.b, self.tile
+        full = b.binary("udiv", rows + (tile.few - 1), tile.rows)
+        rest = b.intrinsic("smax", rows - full * tile.rows, b.i64(0))
+        return full, b.binary("udiv", rest + (tile.few - 1), tile.few)
+
+    def _first(self, full: Value, number: Value) -> Value:
+        """Return the first row of panel `number`."""
+        b, tile = self.b, self.tile
+        beyond = b.intrinsic("smax", number - full, b.i64(0))
+        return number * tile.rows - beyond * (tile.rows - tile.few)
+
+    def _height(self, full: Value, number: Value) -> Value:
+        return self.b.select(number.lt(full), self.b.i64(self.tile.rows), self.b.i64(self.tile.few))
+
+    def _panel(self, rows: Span, full: Value, number: Value) -> Span:
+        first = self._first(full, number)
+        return rows.part(first, self.b.intrinsic("smin", rows.count - first, self._height(full, number)))
+
+    def _multiply(self, is_full: Value, operands: str) -> None:
+        b = self.b
+        if len(self.heights) == 1:
+            b.line(f"call void @{self.functions[self.heights[0]]}({operands})")
+            return
+        full, low, done = b.new_block(), b.new_block(), b.new_block()
+        b.branch_if(is_full, full, low)
+        for label, height in zip((full, low), self.heights, strict=True):
+            b.start_block(label)
+            b.line(f"call void @{self.functions[height]}({operands})")
+            b.branch(done)
+        b.start_block(done)
+
+    # -- operands -----------------------------------------------------------------------------
+
+    def _address(self, expr: Expr, context: Context, panel: Span, depth: Span) -> Value:
+        """Return the address of a plain operand at the start of both spans."""
+        assert isinstance(expr, Load)
+        zero = self.b.i64(0)
+        inner = context.bound({**panel.at(zero), **depth.at(zero)})
+        index = [self.renderer.scalar(i, inner) for i in expr.index]
+        offset = self.renderer.offset(expr.buffer, index, inner)
+        assert isinstance(offset, Value)
+        return self._at(self.renderer.buffers[expr.buffer].pointer, offset)
+
+    def _stride(self, expr: Expr, axis: Range) -> Value:
+        assert isinstance(expr, Load)
+        step = stride(self.kernel, expr, axis)
+        assert step is not None
+        return self._size(step)
+
+    def _pack_left(self, context: Context, rows: Span, depth: Span, full: Value, panels: Value) -> None:
+        """Build the packing of all rows of the item; of a ragged last panel where A is read where it lies."""
+        t, b, tile = self.t, self.b, self.tile
+        match t.left_way:
+            case Way.ROWS:
+                height = self._first(full, panels)
+                evaluate_rows(self.renderer, context, t.left, tile, rows, height, depth, self.left, t.left_layout.row)
+            case Way.LANES:
+                with b.loop(b.i64(0), panels) as loop:
+                    target = self._at(self.left, loop.index * (tile.rows * t.max_depth))
+                    evaluate_lanes(self.renderer, context, t.left, tile, self._panel(rows, full, loop.index), tile.rows,
+                                   depth, target)
+            case _:
+                end = self._first(full, panels)
+                with b.when(rows.count.lt(end)):
+                    last = self._panel(rows, full, panels - 1)
+                    evaluate_lanes(self.renderer, context, t.left, tile, last, tile.rows, depth, self.left)
+
+    def _left(self, context: Context, rows: Span, depth: Span, full: Value, number: Value) -> tuple[Value, Value]:
+        """Return address and depth step of a panel of rows."""
+        t, b, tile = self.t, self.b, self.tile
+        first = self._first(full, number)
+        match t.left_way:
+            case Way.ROWS:
+                return self._at(self.left, first * t.left_layout.row), b.i64(1)
+            case Way.LANES:
+                return self._at(self.left, number * (tile.rows * t.max_depth)), b.i64(tile.rows)
+            case _:
+                ragged = rows.count.lt(first + self._height(full, number))
+                there = self._at(self._address(t.left, context, rows, depth), first)
+                return (b.select(ragged, self.left, there),
+                        b.select(ragged, b.i64(tile.rows), self._stride(t.left, t.depth)))
+
+    def _right(self, context: Context, columns: Span, depth: Span) -> tuple[Value, Value]:
+        """Build what brings a panel of columns; return its address and depth step."""
+        t, b, tile = self.t, self.b, self.tile
+        packed = self.right, b.i64(tile.columns)
+        ragged = columns.count.lt(tile.columns)
+        match t.right_way:
+            case Way.TURNED:
+                transpose_panel(b, tile, self._address(t.right, context, columns, depth),
+                                self._stride(t.right, t.columns), columns.count, depth.count, self.right, tile.columns)
+                return packed
+            case Way.STAGED:
+                step = _stage_step(t)
+                evaluate_rows(self.renderer, context, t.right, tile, columns, columns.count, depth, self.stage, step)
+                transpose_panel(b, tile, self.stage, b.i64(step), columns.count, depth.count, self.right, tile.columns)
+                return packed
+            case Way.LANES:
+                for case, masked in ((ragged, True), (~ragged, False)):
+                    with b.when(case):
+                        evaluate_lanes(self.renderer, context, t.right, tile, columns, tile.columns, depth, self.right,
+                                       masked)
+                return packed
+            case _:
+                with b.when(ragged):
+                    evaluate_lanes(self.renderer, context, t.right, tile, columns, tile.columns, depth, self.right)
+                return (b.select(ragged, self.right, self._address(t.right, context, columns, depth)),
+                        b.select(ragged, packed[1], self._stride(t.right, t.depth)))
+
+    # -- epilogue -----------------------------------------------------------------------------
+
+    def _epilogue(self, context: Context, rows: Span, columns: Span, sums: Value) -> None:
+        """Build the Contract's body over one tile, vector by vector; its memory is in the first-level cache."""
+        t, b, tile = self.t, self.b, self.tile
+        if t.along is None:
+            self._body(context, {}, b.load(sums, tile.element), 1, None)
+            return
+        slow, fast, step = rows, columns, tile.columns
+        if t.turns_tile:
+            slow, fast, step = columns, rows, _turned_step(t)
+            transpose_panel(b, tile, sums, b.i64(tile.columns), rows.count, columns.count, self.turned, step)
+            sums = self.turned
+
+        def vector(position: Value, mask: Value | None) -> None:
+            with b.loop(b.i64(0), slow.count) as loop:
+                value = b.load(self._at(sums, loop.index * step + position), tile.element, tile.lanes)
+                self._body(context, {**slow.at(loop.index), **fast.along(position)}, value, tile.lanes, mask)
+
+        for_vectors(b, fast.count, tile.lanes, vector, always_masked=b.module.has("avx512vl"))
+
+    def _body(self, context: Context, names: dict[str, object], value: Value, lanes: int, mask: Value | None) -> None:
+        s = self.statement
+        if s.acc_dtype.is_integer and s.acc_dtype.size < 4:
+            value = self.b.convert("trunc", value, f"i{s.acc_dtype.bits}")
+        bound = {**names, s.acc: value}
+        self.renderer.statements(self.t.body, context.bound(bound, lanes=lanes, mask=mask))  # type: ignore[arg-type]
