@@ -427,6 +427,11 @@ class Builder:
         narrow = self.splat(self.convert("trunc", few, "i32"), lanes)
         return self.iota("i32", lanes).compare("ult", narrow)
 
+    def low_lanes(self, count: int, lanes: int) -> Value:
+        """Return the constant mask of the first `count` lanes."""
+        return Value(self, "<" + ", ".join("i1 true" if i < count else "i1 false" for i in range(lanes)) + ">",
+                     "i1", lanes)
+
     # -- memory -------------------------------------------------------------------------------
 
     def at(self, pointer: Value, offset: Value, element: str) -> Value:
@@ -438,13 +443,13 @@ class Builder:
 
     def load(self, pointer: Value, element: str, lanes: int = 1, align: int = 0) -> Value:
         """Load contiguous elements; align in bytes, the element's own if 0."""
-        return self.emit(f"load {type_of(element, lanes)}, {pointer.typed}, align {align or width_of(element) // 8}",
+        return self.emit(f"load {type_of(element, lanes)}, {pointer.typed}, align {align or max(width_of(element) // 8, 1)}",
                          element, lanes)
 
     def store(self, value: Value, pointer: Value, align: int = 0, nontemporal: bool = False) -> None:
         """Store contiguous elements; a non-temporal store needs the alignment of the whole vector."""
         hint = f", !nontemporal {self.module.metadata_id('!{i32 1}')}" if nontemporal else ""
-        self.line(f"store {value.typed}, {pointer.typed}, align {align or width_of(value.element) // 8}{hint}")
+        self.line(f"store {value.typed}, {pointer.typed}, align {align or max(width_of(value.element) // 8, 1)}{hint}")
 
     @property
     def dummy(self) -> Value:
