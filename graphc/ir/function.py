@@ -157,8 +157,10 @@ class Builder:
 
     def add(self, op: Op, inputs: Sequence[Value], attrs: Mapping[str, Any] | None = None,
             origin: tuple[str, ...] = ()) -> Node:
-        """Append an application of `op` (types inferred) and return it."""
-        full = {k: v for k, v in op.attrs.items()} | dict(attrs or {})
+        """Append an application of `op` (attrs in canonical form, types inferred) and return it."""
+        full = {**op.attrs, **(attrs or {})}
+        if op.canonical is not None:
+            full = dict(op.canonical(full, [v.tensor for v in inputs]))
         node = Node(op, inputs, full, self._infer(op, inputs, full), origin)
         self.nodes.append(node)
         return node
