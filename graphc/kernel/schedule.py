@@ -7,10 +7,37 @@ of a kernel store disjointly because they are blocks of parallel loops.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
+from graphc import dtypes
+from graphc.dtypes import DType
 from graphc.ir import dim
 from graphc.ir.dim import Size
+from graphc.kernel import cost, walk
+from graphc.kernel.dependence import independent
+from graphc.kernel.ir import (
+    Axis,
+    Contract,
+    Expr,
+    For,
+    If,
+    Kernel,
+    Let,
+    Load,
+    Local,
+    Prim,
+    Random,
+    Reduce,
+    Scan,
+    Scatter,
+    Stmt,
+    Store,
+    Var,
+    While,
+)
+from graphc.kernel.primitives import PRIMITIVES
+from graphc.kernel.target import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +90,244 @@ class Schedule:
         if not self.axes:
             return 1
         return dim.product(self.extents[:-1]) * dim.ceildiv(self.extents[-1], self.block)
+
+
+# Estimated cycles of one claim: long against claiming it (tens of ns), short against a run.  The items of
+# a nest are blocked to less, because its inner extent may turn out small and then whole rows are items.
+CLAIM_CYCLES = 8000.0
+ITEM_CYCLES = 600.0
+MAX_BLOCK = 1 << 15
+UNKNOWN_ROW = 512  # iterations that the last axis of a nest is taken to have where its size is unknown
+# Cycles of one step of a loop beyond its body, of one vector step with its mask, and of one element of a
+# gather or scatter; latency of one halving of a vector of partial states.
+_HORIZONTAL = 4.0
+_STEP, _VECTOR_STEP, _GATHER, _SCATTER = 1.0, 2.0, 2.0, 2.5
+
+
+def schedule(kernel: Kernel, target: Target) -> Schedule:
+    """Return how `kernel` runs on `target`."""
+    planner = _Planner(target, walk.buffers(kernel))
+    whole = planner.block(kernel.body, None)
+    nest = _outer_nest(kernel.body)
+    if not nest:
+        return Schedule((), (), 1, 1, whole.cycles, whole.plans)
+    # The nest's plans are in a row at the front: what comes before it holds no loops.
+    vector = next((n for n, p in enumerate(whole.plans[:len(nest)]) if p.is_vector), None)
+    if vector is not None:
+        nest = nest[:vector + 1]
+    plan = whole.plans[len(nest) - 1]
+    extents = tuple(cost.extent_of(f.extent) for f in nest)
+    counts = [max(1, cost.typical(e)) for e in extents]
+    per_iteration = whole.cycles / dim.evaluate(dim.product(counts), {})
+    step = plan.lanes * plan.unroll
+    wanted = (CLAIM_CYCLES if plan.is_vector and len(nest) == 1 else ITEM_CYCLES) / per_iteration
+    block = step
+    while block < min(wanted, MAX_BLOCK):
+        block *= 2
+    last = extents[-1]
+    if isinstance(last, int):
+        block = min(block, max(1, -(-last // step)) * step)
+        last = min(last, block)
+    else:
+        last = block if len(nest) == 1 else min(block, UNKNOWN_ROW)
+    item = max(1.0, per_iteration * last)
+    return Schedule(tuple(f.axis for f in nest), extents, block, max(1, int(CLAIM_CYCLES / item)), item, whole.plans)
+
+
+def _outer_nest(body: walk.Block) -> list[For]:
+    """Return the perfectly nested parallel Fors that are all of `body` but Lets, outermost first."""
+    if not body or not all(isinstance(s, Let) for s in body[:-1]):
+        return []
+    nest: list[For] = []
+    inner: Sequence[Stmt] = body[-1:]
+    while len(inner) == 1 and isinstance(inner[0], For) and inner[0].parallel and walk.as_size(
+            inner[0].extent) is not None:
+        nest.append(inner[0])
+        inner = inner[0].body
+    return nest
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """Estimated cycles of statements, and the plans of the loops in them in preorder."""
+
+    cycles: float
+    plans: tuple[LoopPlan, ...]
+
+
+@dataclass(slots=True)
+class _Lane:
+    """The vector loop that statements are in.  varying: Vars that differ between lanes; lets: the values
+    of integer Lets, through which indices are read."""
+
+    axis: str
+    lanes: int
+    varying: set[str] = field(default_factory=set)
+    lets: dict[str, Expr] = field(default_factory=dict)
+
+
+class _Planner:
+    """Chooses, for every loop that has no vector around it, the cheaper of: lanes here, or inside."""
+
+    def __init__(self, target: Target, buffers: dict[str, tuple[DType, tuple[Size, ...]]]) -> None:
+        self.target = target
+        self.buffers = buffers
+
+    def block(self, body: walk.Block, lane: _Lane | None) -> _Choice:
+        parts = [self.statement(s, lane) for s in body]
+        return _Choice(sum(p.cycles for p in parts), tuple(plan for p in parts for plan in p.plans))
+
+    def statement(self, s: Stmt, lane: _Lane | None) -> _Choice:
+        match s:
+            case For() | Reduce() | Scan():
+                return self.loop(s, lane)
+            case Let(name, value):
+                own = self.expressions((value,), lane)
+                if lane is not None and _varies((value,), lane):
+                    if value.dtype is dtypes.int64:
+                        lane.lets[name] = walk.substitute(value, names=lane.lets)
+                    else:
+                        lane.varying.add(name)
+                return _Choice(own, ())
+            case Store(buffer=buffer, index=index) | Scatter(buffer=buffer, index=index):
+                own = self.expressions(walk.expressions(s), lane)
+                return _Choice(own + self.access(buffer, index, lane, _SCATTER), ())
+            case If():
+                then, orelse = self.block(s.then, lane), self.block(s.orelse, lane)
+                share = 0.5 if lane is None else 1.0  # lanes go both ways
+                own = self.expressions((s.condition,), lane)
+                return _Choice(own + share * (then.cycles + orelse.cycles), then.plans + orelse.plans)
+            case While():
+                if lane is not None:
+                    lane.varying.update(s.names)
+                inner = self.block(s.body, lane)
+                own = self.expressions((s.condition, *s.next), lane)
+                return _Choice(cost.WHILE_STEPS * (inner.cycles + own), inner.plans)
+            case Contract():
+                return _Choice(cost.cycles((s,), self.target.lanes(s.acc_dtype)), self.block(s.body, None).plans)
+            case Local():
+                return _Choice(0.0, ())
+
+    def loop(self, s: walk.Loop, lane: _Lane | None) -> _Choice:
+        """Return the cheaper of stepping this loop one by one and, where allowed, by vectors."""
+        count = cost.typical(cost.extent_of(s.extent))
+        inner = self.inside(s, lane)
+        unroll = 1
+        if isinstance(s, Reduce) and not inner.plans:
+            unroll = self.partial_states(s, inner.cycles, count)
+        plain = _Choice(count * (inner.cycles + _STEP), (LoopPlan(1, unroll), *inner.plans))
+        if lane is not None:
+            if any(_varies(v, lane) for v in _results(s)):
+                lane.varying.update(walk.bound_names(s))
+            return plain
+        lanes = self.lanes(s)
+        if lanes == 1 or not self.may_vectorise(s, lanes):
+            return plain
+        step = self.inside(s, _Lane(s.axis, lanes))
+        cycles = -(-count // lanes) * (step.cycles + _VECTOR_STEP)
+        if isinstance(s, Reduce):
+            cycles += _HORIZONTAL * lanes.bit_length() + len(s.values) * lanes.bit_length()
+        if cycles >= plain.cycles:
+            return plain
+        unroll = 1
+        if isinstance(s, Reduce) and not step.plans:
+            unroll = self.partial_states(s, step.cycles, -(-count // lanes))
+        elif not step.plans:
+            unroll = _within(4 if step.cycles <= 6 else 2 if step.cycles <= 12 else 1, -(-count // lanes))
+        return _Choice(cycles, (LoopPlan(lanes, unroll), *step.plans))
+
+    def inside(self, s: walk.Loop, lane: _Lane | None) -> _Choice:
+        """Return the choice for one step of a loop: its blocks and the values that it combines."""
+        if lane is not None and isinstance(s, Scan):
+            lane.varying.update((s.name, s.name + "_before"))
+        parts = [self.block(block, lane) for block in walk.blocks(s)]
+        own = 0.0
+        if not isinstance(s, For):
+            values = s.values if isinstance(s, Reduce) else (s.value,)
+            own = self.expressions(values, lane) + len(values)
+        return _Choice(own + sum(p.cycles for p in parts), tuple(plan for p in parts for plan in p.plans))
+
+    def partial_states(self, s: Reduce, cycles: float, steps: int) -> int:
+        """Return how many partial states hide the latency of combining: more for cheaper steps."""
+        fitting = max(1, self.target.registers // (4 * len(s.values)))
+        return _within(min(fitting, 4 if cycles <= 8 else 2 if cycles <= 24 else 1), steps)
+
+    def lanes(self, s: walk.Loop) -> int:
+        """Return the lanes that the data of a loop suggests: those of its widest float, else integer."""
+        used = {self.buffers[a.buffer][0] for a in [*walk.loads((s,)), *walk.stores((s,))]}
+        used |= {e.dtype for e in walk.all_expressions((s,)) if e.dtype.is_floating}
+        floats = {self.target.lanes(d) for d in used if d.is_floating}
+        integers = {self.target.lanes(d) for d in used if d.is_integer}
+        narrow = {self.target.lanes(d) for d in used if d.is_integer and d.size < 8}
+        return min(floats or narrow or integers or {self.target.lanes(dtypes.int32)})
+
+    def may_vectorise(self, s: walk.Loop, lanes: int) -> bool:
+        """Return whether the iterations may run as lanes, with everything inside of them."""
+        if isinstance(s, Scan) or (isinstance(s, For) and not s.parallel and not independent(s)):
+            return False
+        for t in walk.statements(tuple(x for block in walk.blocks(s) for x in block)):
+            if isinstance(t, Contract):
+                return False
+            if isinstance(t, For | Reduce | Scan) and walk.as_size(t.extent) is None:
+                return False
+            if isinstance(t, Local):  # one copy per lane must stay in the cache
+                elements = dim.product(t.shape)
+                if not isinstance(elements, int) or elements * t.dtype.size * lanes > self.target.l1 // 2:
+                    return False
+        return True
+
+    def expressions(self, roots: Sequence[Expr], lane: _Lane | None) -> float:
+        """Return the cycles of expressions, for all lanes at once where there are any."""
+        if lane is None:
+            return cost.expression_cycles(roots)
+        total = 0.0
+        moving = _moving(roots, lane)
+        for e in walk.postorder(roots):
+            match e:
+                case Load():
+                    total += self.access(e.buffer, e.index, lane, _GATHER)
+                case Prim(op=op):
+                    vectors = max(1.0, lane.lanes * 8 * e.dtype.size / self.target.vector_bits)
+                    total += PRIMITIVES[op].cost * vectors if id(e) in moving else 0.25
+                case Random():
+                    total += cost.expression_cycles((e,))
+        return total
+
+    def access(self, buffer: str, index: tuple[Expr, ...], lane: _Lane | None, scattered: float) -> float:
+        """Return the cycles of one Load or Store: of one element, or of a vector of them."""
+        if lane is None:
+            return 1.0
+        through = tuple(walk.substitute(e, names=lane.lets) for e in index) if lane.lets else index
+        stride = walk.linear_coefficient(through, self.buffers[buffer][1], lane.axis, frozenset(lane.varying))
+        if stride is None or stride not in (0, 1, -1):
+            return scattered * lane.lanes
+        return 2.0 if stride == -1 else 1.0
+
+
+def _within(unroll: int, steps: int) -> int:
+    """Return the largest power of two that is at most `unroll` and at most `steps`."""
+    while unroll > max(1, steps):
+        unroll //= 2
+    return unroll
+
+
+def _results(s: walk.Loop) -> Iterator[tuple[Expr, ...]]:
+    if isinstance(s, Reduce):
+        yield s.values
+    elif isinstance(s, Scan):
+        yield (s.value,)
+
+
+def _varies(roots: Sequence[Expr], lane: _Lane) -> bool:
+    return any(id(e) in _moving(roots, lane) for e in roots)
+
+
+def _moving(roots: Sequence[Expr], lane: _Lane) -> set[int]:
+    """Return the identities of the expressions under `roots` that differ between lanes."""
+    found: set[int] = set()
+    for e in walk.postorder(roots):
+        own = (isinstance(e, Axis) and e.name == lane.axis) or (
+            isinstance(e, Var) and (e.name in lane.varying or e.name in lane.lets))
+        if own or any(id(c) in found for c in walk.children(e)):
+            found.add(id(e))
+    return found
