@@ -1,0 +1,120 @@
+"""The step driver in this process: compiled once per machine, loaded once per process.
+
+Owns the compilation of the runtime's own LLVM text and the functions it gives to Python.  Knows nothing
+of plans.  Invariant: llvmlite is imported only where the driver is not in the cache or cannot be loaded
+without LLVM.
+"""
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from graphc.runtime import link
+from graphc.runtime.cache import Cache, digest, versions
+from graphc.runtime.driver import IMPORTS, SYMBOLS, driver_text
+from graphc.runtime.threads import Platform, Pools
+
+
+@dataclass(frozen=True, slots=True)
+class Native:
+    """The driver's functions.
+
+    run: (frame address, resume 0 or 1) -> event, with the GIL released.  enter: makes, for a frame's
+    address, a function without arguments that does run(address, 0) at less than half of ctypes' cost.
+    """
+
+    run: Callable[[int, int], int]
+    enter: Callable[[int], Callable[[], int]]
+    pools: Pools
+    way: str
+    owner: Any
+
+
+def compile_object(text: str, name: str) -> bytes:
+    """Return LLVM IR `text` as an object file for this kind of machine, any of its models."""
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    machine = llvm.Target.from_default_triple().create_target_machine(
+        cpu="", features="", opt=2, reloc="pic", codemodel="default")
+    module = llvm.parse_assembly(text)
+    module.name = name
+    module.triple = machine.triple
+    module.data_layout = str(machine.target_data)
+    module.verify()
+    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
+    builder.getModulePassManager().run(module, builder)
+    return bytes(machine.emit_object(module))
+
+
+def load_native(store: Cache, delay: str = "", where: Platform | None = None) -> Native:
+    """Return the driver, from `store` where it is there.  delay, where: for tests (threads.pool_text)."""
+    text = driver_text(where or Platform.host(), delay)
+    key = digest(text, versions())
+    note = {"what": "step driver"}
+    if link.can_link():
+        image = store.obtain("driver", key, lambda: link.link(
+            [compile_object(text, "driver")], SYMBOLS, f"graphc-driver-{key[:16]}.so", IMPORTS), note)
+        try:
+            return _native(link.load_library(image, SYMBOLS))
+        except OSError:  # the system refuses memory files: LLVM maps memory itself
+            pass
+    code = store.obtain("driver", key + "-object", lambda: compile_object(text, "driver"), note)
+    return _native(link.load_with_llvm([code], SYMBOLS))
+
+
+_lock = threading.Lock()
+_loaded: Native | None = None
+
+
+def native(store: Cache) -> Native:
+    """Return this process's driver; the first call loads it, from `store` where it is there."""
+    global _loaded
+    if _loaded is None:
+        with _lock:
+            if _loaded is None:
+                _loaded = load_native(store)
+    return _loaded
+
+
+class _MethodDef(ctypes.Structure):
+    """CPython's PyMethodDef (stable ABI)."""
+
+    _fields_ = [("name", ctypes.c_char_p), ("function", ctypes.c_void_p), ("flags", ctypes.c_int),
+                ("doc", ctypes.c_char_p)]
+
+
+_METH_NOARGS = 4
+_definitions: list[Any] = []  # the interpreter keeps pointers to them for ever
+
+
+def _native(code: link.Loaded) -> Native:
+    at = code.addresses
+    pointer, integer = ctypes.c_void_p, ctypes.c_int64
+    run = ctypes.CFUNCTYPE(integer, pointer, integer)(at["graphc_run"])
+    new = ctypes.CFUNCTYPE(pointer, ctypes.c_int, integer, integer)(at["graphc_pool_new"])
+    forget = ctypes.CFUNCTYPE(None, pointer)(at["graphc_pool_forget"])
+    stop = ctypes.CFUNCTYPE(None, pointer)(at["graphc_pool_stop"])
+    return Native(run, _enter(at, run), Pools(new, forget, stop), code.way, code.owner)
+
+
+def _enter(at: dict[str, int], run: Callable[[int, int], int]) -> Callable[[int], Callable[[], int]]:
+    """Return the maker of entry functions: through the interpreter's stable C API where there is one."""
+    api = getattr(ctypes, "pythonapi", None)
+    names = ("PyLong_AsVoidPtr", "PyEval_SaveThread", "PyEval_RestoreThread", "PyLong_FromLongLong")
+    if api is None or not all(hasattr(api, name) for name in (*names, "PyCFunction_NewEx")):
+        return lambda frame: lambda: run(frame, 0)
+    functions = [ctypes.cast(getattr(api, name), ctypes.c_void_p).value for name in names]
+    ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4)(at["graphc_python"])(*functions)
+    definition = _MethodDef(b"run", at["graphc_enter"], _METH_NOARGS, b"Run the step table once.")
+    _definitions.append(definition)
+    make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)(
+        ("PyCFunction_NewEx", api))
+    where = ctypes.addressof(definition)
+    return lambda frame: make(where, frame, None)
+
+
