@@ -92,8 +92,8 @@ class Schedule:
         return dim.product(self.extents[:-1]) * dim.ceildiv(self.extents[-1], self.block)
 
 
-# Estimated cycles of one claim: long against claiming it (tens of ns), short against a run.  The items of
-# a nest are blocked to less, because its inner extent may turn out small and then whole rows are items.
+# Estimated cycles of one claim: long against claiming it (tens of ns), short against a run.  Where there are
+# several loops, items are blocked to less: sizes that are unknown may turn out small or large.
 CLAIM_CYCLES = 8000.0
 ITEM_CYCLES = 600.0
 MAX_BLOCK = 1 << 15
@@ -120,7 +120,8 @@ def schedule(kernel: Kernel, target: Target) -> Schedule:
     counts = [max(1, cost.typical(e)) for e in extents]
     per_iteration = whole.cycles / dim.evaluate(dim.product(counts), {})
     step = plan.lanes * plan.unroll
-    wanted = (CLAIM_CYCLES if plan.is_vector and len(nest) == 1 else ITEM_CYCLES) / per_iteration
+    is_line = plan.is_vector and len(whole.plans) == 1  # no other loop whose extent may turn out long
+    wanted = (CLAIM_CYCLES if is_line else ITEM_CYCLES) / per_iteration
     block = step
     while block < min(wanted, MAX_BLOCK):
         block *= 2
