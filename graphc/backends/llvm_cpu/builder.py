@@ -18,6 +18,8 @@ from typing import TypeAlias, Union
 from graphc.kernel.target import Target
 
 FLOATS = {"float": 32, "double": 64}
+# Attribute groups of helper functions; the first stands in their text until the module is printed.
+HELPER, HELPER_ONCE, HELPER_OFTEN = "#helper", "#0", "#1"
 _SUFFIX = {"float": "f32", "double": "f64", "ptr": "p0"}
 
 
@@ -148,17 +150,21 @@ class Value:
 
 
 class Module:
-    """Functions, declarations and metadata of one LLVM module for one target.
+    """Functions, declarations, constants and metadata of one LLVM module for one target.
 
-    `attributes` are attached to functions that are defined here; `define` keeps the text of a helper
-    function under its name, once.
+    Functions defined without attributes of their own are helpers: inlined where few calls use them, else
+    called, so that a kernel with many of them stays small.
     """
+
+    INLINE_LIMIT = 4
 
     def __init__(self, target: Target) -> None:
         self.target = target
         self.declarations: dict[str, str] = {}
+        self.constants: dict[str, str] = {}
         self.functions: dict[str, str] = {}
         self.metadata: dict[str, int] = {}
+        self.uses: dict[str, int] = {}
         self.features = frozenset(f[1:] for f in target.features if f[0] == "+")
         self.is_x86 = target.triple.startswith(("x86_64", "amd64"))
 
@@ -170,11 +176,22 @@ class Module:
         """Return the number of the metadata node `content`, such as "!{i32 1}"."""
         return f"!{self.metadata.setdefault(content, len(self.metadata))}"
 
+    def take(self, helpers: Module) -> None:
+        """Add the helper functions of another module, and what they need, where they are missing."""
+        for name, text in helpers.functions.items():
+            self.functions.setdefault(name, text)
+        self.declarations.update(helpers.declarations)
+        self.constants.update(helpers.constants)
+
     def text(self) -> str:
         """Return the whole module."""
+        groups = {HELPER_ONCE: "alwaysinline nounwind", HELPER_OFTEN: "noinline nounwind"}
+        functions = (text.replace(HELPER, HELPER_ONCE if self.uses.get(name, 0) <= self.INLINE_LIMIT else HELPER_OFTEN, 1)
+                     for name, text in self.functions.items())
+        attributes = (f"attributes {g} = {{ {content} }}\n" for g, content in groups.items())
         nodes = (f"!{n} = {content}\n" for content, n in self.metadata.items())
-        return "".join((f'target triple = "{self.target.triple}"\n', *(self.functions[f] for f in self.functions),
-                        *sorted(self.declarations.values()), *nodes))
+        return "".join((f'target triple = "{self.target.triple}"\n', *self.constants.values(), *functions,
+                        *sorted(self.declarations.values()), *attributes, *nodes))
 
 
 @dataclass(slots=True)
@@ -197,12 +214,13 @@ class Builder:
 
     def __init__(self, module: Module, name: str, parameters: Sequence[tuple[str, str, int]],
                  result: str = "void", attributes: str = "nounwind", linkage: str = "") -> None:
-        """parameters: (attributes and name without %, element, lanes), for example ("noalias sizes", "ptr", 1)."""
+        """parameters: (attributes and name without %, element, lanes), for example ("noalias sizes", "ptr", 1).
+        Without attributes the function is a helper of its module."""
         self.module, self.target, self.name = module, module.target, name
         self._header = (f"define {linkage + ' ' if linkage else ''}{result} @{name}("
                         + ", ".join(" ".join([type_of(e, w), *p.split()[:-1], "%" + p.split()[-1]])
                                     for p, e, w in parameters)
-                        + f") {attributes} {{\nentry:\n")
+                        + f") {attributes or HELPER} {{\nentry:\n")
         self.parameters = [Value(self, "%" + p.split()[-1], e, w) for p, e, w in parameters]
         self._allocas: list[str] = []
         self._prelude: list[str] = []
@@ -358,7 +376,8 @@ class Builder:
         self.module.declarations[function] = f"declare {result} @{function}({', '.join(types)})\n"
 
     def call(self, function: str, result: tuple[str, int], *args: Value) -> Value:
-        """Call a function that this module defines."""
+        """Call a function by its name."""
+        self.module.uses[function] = self.module.uses.get(function, 0) + 1
         operands = ", ".join(a.typed for a in args)
         return self.emit(f"call {type_of(*result)} @{function}({operands})", *result)
 
@@ -527,6 +546,12 @@ class Builder:
 
     def ret(self, value: Value | None = None) -> None:
         self.line("ret void" if value is None else f"ret {value.typed}")
+
+    def phi(self, incoming: Sequence[tuple[Value, str]]) -> Value:
+        """Return the value that belongs to the block this one was reached from; first in its block."""
+        value = incoming[0][0]
+        edges = ", ".join(f"[ {v.text}, %{label} ]" for v, label in incoming)
+        return self.emit(f"phi {value.type} {edges}", value.element, value.lanes)
 
     @contextmanager
     def when(self, condition: Value) -> Iterator[None]:

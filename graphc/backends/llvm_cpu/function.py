@@ -56,11 +56,10 @@ def render(kernel: Kernel, schedule: Schedule, target: Target) -> Rendered:
 
 
 def _contract(r: Renderer, kernel: Kernel, product: Contract) -> None:
-    at = kernel.body.index(product)
-    if at + 1 != len(kernel.body):
+    if kernel.body[-1] is not product:
         raise BackendError(f"{kernel.name}: statements after a Contract are not supported")
     context = Context()
-    r.statements(kernel.body[:at], context)
+    r.statements(kernel.body[:-1], context)
     contract.emit(r, kernel, product, context)
 
 
@@ -72,8 +71,7 @@ def _items(r: Renderer, kernel: Kernel, schedule: Schedule) -> None:
             r.statements(kernel.body, context)
         return
     nest = _nest(kernel, schedule)
-    before = kernel.body[:kernel.body.index(nest[0])]
-    r.statements(before, context)
+    r.statements(kernel.body[:-1], context)
     innermost = nest[-1]
     extents = [r.size(e) for e in schedule.extents]
     blocks = r.size(dim.ceildiv(schedule.extents[-1], schedule.block))

@@ -13,6 +13,7 @@ from graphc import dtypes
 from graphc.backends.llvm_cpu import convert, maths
 from graphc.backends.llvm_cpu.builder import Builder, Value, width_of
 from graphc.backends.llvm_cpu.convert import register_element
+from graphc.backends.llvm_cpu.maths_core import round_ceil, round_floor, round_nearest, round_trunc
 from graphc.dtypes import DType
 from graphc.errors import BackendError
 
@@ -186,7 +187,7 @@ def _float(b: Builder, op: str, dtype: DType, args: Sequence[Value]) -> Value:
         case "floor":
             return round_floor(b, x)
         case "ceil":
-            return -round_floor(b, -x) if not _rounds(b) else b.intrinsic("ceil", x)
+            return round_ceil(b, x)
         case "trunc":
             return round_trunc(b, x)
         case "rint":
@@ -211,37 +212,6 @@ def extreme(b: Builder, op: str, x: Value, y: Value) -> Value:
 
 def _never_nan(x: Value) -> bool:
     return not x.text.startswith("%") and "0x7FF8" not in x.text
-
-
-def _rounds(b: Builder) -> bool:
-    """Return whether the target rounds floats to integers in one instruction."""
-    return not b.module.is_x86 or b.module.has("sse4.1")
-
-
-def round_nearest(b: Builder, x: Value) -> Value:
-    """Return x rounded to the nearest integer, ties to even."""
-    if _rounds(b):
-        return b.intrinsic("rint", x)
-    # Adding 2^23 (2^52) with the sign of x pushes the fraction out; larger numbers have none.
-    limit = b.const(float(1 << (23 if x.element == "float" else 52)), x.element, x.lanes)
-    signed = b.intrinsic("copysign", limit, x)
-    near = b.intrinsic("copysign", (x + signed) - signed, x)
-    return b.select(b.intrinsic("fabs", x).lt(limit), near, x)
-
-
-def round_floor(b: Builder, x: Value) -> Value:
-    """Return the largest integer not above x."""
-    if _rounds(b):
-        return b.intrinsic("floor", x)
-    near = round_nearest(b, x)
-    return b.intrinsic("copysign", b.select(near.gt(x), near - 1.0, near), x)
-
-
-def round_trunc(b: Builder, x: Value) -> Value:
-    """Return x without its fraction."""
-    if _rounds(b):
-        return b.intrinsic("trunc", x)
-    return b.intrinsic("copysign", round_floor(b, b.intrinsic("fabs", x)), x)
 
 
 _PHILOX_M, _PHILOX_W = (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85)
