@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,14 +51,15 @@ def compile_object(text: str, name: str) -> bytes:
     return bytes(machine.emit_object(module))
 
 
-def load_native(store: Cache, delay: str = "", where: Platform | None = None) -> Native:
-    """Return the driver, from `store` where it is there.  delay, where: for tests (threads.pool_text)."""
+def load_native(store: Cache, delay: str = "", where: Platform | None = None, imports: Sequence[str] = ()) -> Native:
+    """Return the driver, from `store` where it is there.  delay (threads.pool_text), where and imports, the
+    further functions that the delays call, are for tests."""
     text = driver_text(where or Platform.host(), delay)
     key = digest(text, versions())
     note = {"what": "step driver"}
     if link.can_link():
         image = store.obtain("driver", key, lambda: link.link(
-            [compile_object(text, "driver")], SYMBOLS, f"graphc-driver-{key[:16]}.so", IMPORTS), note)
+            [compile_object(text, "driver")], SYMBOLS, f"graphc-driver-{key[:16]}.so", (*IMPORTS, *imports)), note)
         try:
             return _native(link.load_library(image, SYMBOLS))
         except OSError:  # the system refuses memory files: LLVM maps memory itself
