@@ -136,7 +136,7 @@ PAD = Sample(
                                 np.float32(7), a["z"])}, LINE)
 
 # A chain far deeper than any recursion limit: x + 1 + 1 ... in exact steps.
-DEPTH = 3000
+DEPTH = 1500
 
 
 def _chain() -> Sample:

@@ -1,0 +1,584 @@
+"""Kernel IR printed as Python source that Numba compiles: plain loops over pointers, one scalar at a time.
+
+Owns the printer and the library of small functions that printed kernels call.  numba_cpu and numba_cuda
+share it; imports neither Numba nor a GPU package.  Knows no schedule.
+Invariants: every printed value has exactly the type of its expression (integers narrower than 64 bits
+are wrapped after each operation, because Numba computes them in 64); bool elements are stored as
+uint8, float16 and bfloat16 are uint16 bits that only casts look into; one Python name has one type.
+"""
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from graphc import dtypes
+from graphc.dtypes import DType
+from graphc.errors import BackendError
+from graphc.ir import dim
+from graphc.ir.dim import Size
+from graphc.kernel import walk
+from graphc.kernel.ir import (
+    Axis,
+    Const,
+    Contract,
+    Expr,
+    For,
+    Guard,
+    If,
+    Kernel,
+    Let,
+    Load,
+    Local,
+    Prim,
+    Random,
+    Reduce,
+    Scan,
+    Scatter,
+    SizeOf,
+    Stmt,
+    Store,
+    Var,
+    While,
+)
+
+# What printed kernels call beside the math functions.  `bits_T(x)` reinterprets, `to_T(x)` converts a float to
+# an integer with saturation; both are supplied by the backend, as is `device`, which marks a function.
+LIBRARY = '''
+@device
+def floordiv(a, b):
+    if b == 0:
+        return a - a
+    if b == -1:  # the smallest integer wraps
+        return -a
+    return a // b
+
+@device
+def floormod(a, b):
+    if b == 0 or b == -1:
+        return a - a
+    return a % b
+
+@device
+def truncdiv(a, b):
+    q = floordiv(a, b)
+    return q + 1 if b != 0 and b != -1 and q * b != a and (a < 0) != (b < 0) else q
+
+@device
+def truncmod(a, b):
+    return a - truncdiv(a, b) * b if b != 0 else a - a
+
+@device
+def floordiv_unsigned(a, b):
+    return a // b if b != 0 else a - a
+
+@device
+def floormod_unsigned(a, b):
+    return a % b if b != 0 else a - a
+
+@device
+def half_to_float(h):  # a multiplication makes subnormal numbers normal
+    magnitude = (uint32(h) & uint32(0x7FFF)) << uint32(13)
+    value = bits_float32(uint32(magnitude)) * float32(5.192296858534828e33)
+    if magnitude >= uint32(0x0F800000):
+        value = bits_float32(uint32(magnitude | uint32(0x7F800000)))
+    return bits_float32(uint32(bits_uint32(value) | ((uint32(h) & uint32(0x8000)) << uint32(16))))
+
+@device
+def float_to_half(f):  # rounds to nearest even
+    bits = bits_uint32(f)
+    sign = uint32((bits >> uint32(16)) & uint32(0x8000))
+    bits = uint32(bits & uint32(0x7FFFFFFF))
+    if bits > uint32(0x7F800000):
+        half = uint32(0x7E00)
+    elif bits >= uint32(0x47800000):
+        half = uint32(0x7C00)
+    elif bits < uint32(0x38800000):  # subnormal: the addition rounds
+        half = uint32(bits_uint32(bits_float32(bits) + float32(0.5)) - uint32(0x3F000000))
+    else:
+        half = uint32((bits + uint32(0xC8000FFF) + ((bits >> uint32(13)) & uint32(1))) & uint32(0xFFFFFFFF))
+        half = uint32(half >> uint32(13))
+    return uint16(half | sign)
+
+@device
+def bfloat_to_float(h):
+    return bits_float32(uint32(uint32(h) << uint32(16)))
+
+@device
+def float_to_bfloat(f):  # rounds to nearest even
+    bits = bits_uint32(f)
+    if (bits & uint32(0x7FFFFFFF)) > uint32(0x7F800000):
+        return uint16(0x7FC0)
+    return uint16((bits + uint32(0x7FFF) + ((bits >> uint32(16)) & uint32(1))) >> uint32(16))
+
+@device
+def philox(low, high, key, lane):  # Philox 4x32-10, Salmon et al., SC 2011
+    mask = uint64(0xFFFFFFFF)
+    half = uint64(32)
+    c0, c1, c2, c3 = low & mask, low >> half, high & mask, high >> half
+    k0, k1 = key & mask, key >> half
+    for turn in range(10):
+        p, q = c0 * uint64(0xD2511F53), c2 * uint64(0xCD9E8D57)
+        c0, c1, c2, c3 = (q >> half) ^ c1 ^ k0, q & mask, (p >> half) ^ c3 ^ k1, p & mask
+        k0, k1 = (k0 + uint64(0x9E3779B9)) & mask, (k1 + uint64(0xBB67AE85)) & mask
+    return uint32(c0 if lane == 0 else c1 if lane == 1 else c2 if lane == 2 else c3)
+'''
+LIBRARY_NAMES = tuple(re.findall(r"^def (\w+)", LIBRARY, re.MULTILINE))
+
+MATH = ("exp", "expm1", "log", "log1p", "sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", "tanh",
+        "asinh", "acosh", "atanh", "erf", "pow", "sqrt", "copysign", "fmod")
+ROUNDING = ("floor", "ceil", "rint", "trunc")  # supplied by the backend, as are fma, maximum, minimum
+SCALARS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
+_RESERVED = frozenset((
+    *keyword.kwlist, *MATH, *ROUNDING, *SCALARS, *LIBRARY_NAMES, *(f"{p}_{s}" for s in SCALARS
+                                                                 for p in ("bits", "to", "pointer")),
+    "fma", "maximum", "minimum", "min", "max", "abs", "range", "inf", "nan", "cuda", "device", "math", "status",
+    "begin", "end", "buffers", "sizes", "worker", "scratch", "item", "raise_status"))
+_INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "eq": "==", "ne": "!=", "lt": "<",
+          "le": "<="}
+_LONGEST = 72  # characters of an expression before it gets a name of its own
+
+
+def memory_type(dtype: DType) -> str:
+    """Return the name of the type that an element of `dtype` is stored as."""
+    return {"bool": "uint8", "float16": "uint16", "bfloat16": "uint16"}.get(dtype.name, dtype.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The loops that become work items: (axis, extent) outermost first, the Lets before them, their body."""
+
+    axes: tuple[tuple[str, Size], ...]
+    before: walk.Block
+    body: walk.Block
+
+
+def work_of(kernel: Kernel, depth: int | None = None) -> Work:
+    """Return the outermost perfectly nested parallel loops (at most `depth`), a Contract's kept axes included."""
+    at = len(kernel.body) - 1
+    axes: list[tuple[str, Size]] = []
+    inner = kernel.body[at:]
+    if at < 0 or not all(isinstance(s, Let) for s in kernel.body[:at]):
+        return Work((), (), kernel.body)
+    while len(inner) == 1 and (depth is None or len(axes) < depth):
+        match inner[0]:
+            case For(axis=axis, extent=extent, body=body, parallel=True):
+                count = walk.as_size(extent)
+                if count is None:
+                    break
+                axes.append((axis, count))
+                inner = body
+            case Contract() as contract:
+                inner = (_contract_loops(contract),)
+                if isinstance(inner[0], Contract):
+                    break
+            case _:
+                break
+    return Work(tuple(axes), kernel.body[:at], inner) if axes else Work((), (), kernel.body)
+
+
+def _contract_loops(s: Contract) -> Stmt:
+    """Return a Contract as parallel loops around one without kept axes; itself where it has none."""
+    kept = s.batch + s.m + s.n
+    inner: Stmt = Contract((), (), (), s.k, s.a, s.b, s.acc, s.acc_dtype, s.body)
+    for axis, extent in reversed(kept):
+        inner = For(axis, extent, (inner,), True)
+    return inner if kept else s
+
+
+@dataclass(slots=True)
+class Printer:
+    """Prints statements as lines of Python.  fail: the statement for a failing site (site + 1 given).
+
+    An expression prints as an atom, a call or in parentheses, so that it can stand anywhere.
+    names: the Python name of each visible axis, Var and buffer.  scratch: bytes of Locals so far.
+    """
+
+    kernel: Kernel
+    fail: Callable[[int], str]
+    scratch_address: str = "scratch"
+    lines: list[str] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
+    types: dict[str, DType] = field(default_factory=dict)
+    shapes: dict[str, tuple[Size, ...]] = field(default_factory=dict)
+    scratch: Size = 0
+    _depth: int = 1
+    _used: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        for name in self.kernel.sizes:
+            self.names[name] = self.fresh(name)
+        for p in self.kernel.params:
+            self.names[p.name] = self.fresh(p.name)
+            self.types[p.name], self.shapes[p.name] = p.dtype, p.shape
+
+    # -- lines and names ------------------------------------------------------------------------
+
+    def line(self, text: str) -> None:
+        """Add one line at the current depth."""
+        self.lines.append("    " * self._depth + text)
+
+    @contextmanager
+    def inside(self, head: str) -> Iterator[None]:
+        """Print `head` and what follows one level deeper; names bound there end there."""
+        self.line(head)
+        self._depth += 1
+        kept, start = dict(self.names), len(self.lines)
+        yield
+        if len(self.lines) == start:
+            self.line("pass")
+        self.names = kept
+        self._depth -= 1
+
+    def fresh(self, name: str) -> str:
+        """Return a Python name like `name` that nothing else has."""
+        base = re.sub(r"\W", "_", name)
+        if base in _RESERVED or not base or base[0].isdigit() or base.startswith("_"):
+            base = "v_" + base
+        candidate, n = base, 1
+        while candidate in self._used:
+            candidate, n = f"{base}_{n}", n + 1
+        self._used.add(candidate)
+        return candidate
+
+    def bind(self, name: str) -> str:
+        """Make `name` visible under a fresh Python name, and return that."""
+        self.names[name] = self.fresh(name)
+        return self.names[name]
+
+    def size(self, s: Size) -> str:
+        """Return a size as Python: an atom or in parentheses."""
+        if isinstance(s, int):
+            return str(s)
+        binding: dict[str, Size] = {n: dim.symbol(self.names[n]) for n in s.symbols()}
+        text = str(s.substitute(binding))
+        return text if s.is_symbol else f"({text})"
+
+    # -- statements -----------------------------------------------------------------------------
+
+    def block(self, body: walk.Block) -> None:
+        """Print statements."""
+        for s in body:
+            self.statement(s)
+
+    def statement(self, s: Stmt) -> None:
+        match s:
+            case For(axis, extent, body):
+                with self.loop(axis, extent):
+                    self.block(body)
+            case Let(name, value):
+                text = self.value(value)
+                self.line(f"{self.bind(name)} = {_bare(text)}")
+            case Store(buffer, index, value, predicate):
+                *at, text = self.values([*index, value])
+                if predicate is None:
+                    self.line(f"{self.element(buffer, at)} = {_bare(self.stored(text, value.dtype))}")
+                else:
+                    with self.inside(f"if {_bare(self.value(predicate))}:"):
+                        self.line(f"{self.element(buffer, at)} = {_bare(self.stored(text, value.dtype))}")
+            case Scatter(buffer, index, value, mode):
+                *at, text = self.values([*index, value])
+                if mode == "add":
+                    old = self.loaded(self.element(buffer, at), value.dtype)
+                    text = self.added(old, text, value.dtype)
+                self.line(f"{self.element(buffer, at)} = {_bare(self.stored(text, value.dtype))}")
+            case Reduce():
+                self.reduce(s)
+            case Scan():
+                self.scan(s)
+            case Local(name, dtype, shape):
+                self.local(name, dtype, shape)
+            case If(condition, then, orelse):
+                with self.inside(f"if {_bare(self.value(condition))}:"):
+                    self.block(then)
+                if orelse:
+                    with self.inside("else:"):
+                        self.block(orelse)
+            case While():
+                self.loop_while(s)
+            case Contract():
+                self.contract(s)
+
+    @contextmanager
+    def loop(self, axis: str, extent: Expr) -> Iterator[str]:
+        """Print a loop over an axis; yields the axis' Python name."""
+        count = self.value(extent)
+        name = self.fresh(axis)
+        with self.inside(f"for {name} in range({count}):"):
+            self.names[axis] = name
+            yield name
+
+    def reduce(self, s: Reduce) -> None:
+        states = [self.fresh(n) for n in s.names]
+        at = 0
+        for c in s.combiners:
+            self.line(f"{states[at]} = {identity(c, s.values[at].dtype)}")
+            at += 1
+            if c in ("argmax", "argmin"):
+                self.line(f"{states[at]} = 0")
+                at += 1
+        with self.loop(s.axis, s.extent) as axis:
+            self.block(s.body)
+            values = self.values(s.values)
+            at = 0
+            for c in s.combiners:
+                state, value, dtype = states[at], values[at], s.values[at].dtype
+                if c in ("argmax", "argmin"):
+                    new = self.fresh("candidate")
+                    self.line(f"{new} = {value}")
+                    order = ">" if c == "argmax" else "<"
+                    nan = f" or ({new} != {new} and {state} == {state})" if dtype.is_floating else ""
+                    with self.inside(f"if {axis} == 0 or {new} {order} {state}{nan}:"):
+                        self.line(f"{state} = {new}")
+                        self.line(f"{states[at + 1]} = {values[at + 1]}")
+                    at += 2
+                else:
+                    self.line(f"{state} = {_bare(self.combined(c, state, value, dtype))}")
+                    at += 1
+        self.names.update(zip(s.names, states, strict=True))
+
+    def scan(self, s: Scan) -> None:
+        dtype = s.value.dtype
+        state = self.fresh(s.name)
+        self.line(f"{state} = {identity(s.combiner, dtype)}")
+        count = self.value(s.extent)
+        axis = self.fresh(s.axis)
+        steps = f"{count} - 1, -1, -1" if s.reverse else count
+        with self.inside(f"for {axis} in range({steps}):"):
+            self.names[s.axis] = axis
+            self.block(s.body)
+            value = self.value(s.value)
+            self.line(f"{self.bind(s.name + '_before')} = {state}")
+            self.line(f"{state} = {_bare(self.combined(s.combiner, state, value, dtype))}")
+            self.names[s.name] = state
+            self.block(s.then)
+        self.names[s.name] = state
+
+    def local(self, name: str, dtype: DType, shape: tuple[Size, ...]) -> None:
+        offset = self.size(self.scratch)
+        self.scratch = self.scratch + dim.ceildiv(dim.product(shape) * dtype.size, 64) * 64
+        self.types[name], self.shapes[name] = dtype, shape
+        self.line(f"{self.bind(name)} = pointer_{memory_type(dtype)}({self.scratch_address}, {offset})")
+
+    def loop_while(self, s: While) -> None:
+        states = [self.fresh(n) for n in s.names]
+        for state, text in zip(states, self.values(s.initial), strict=True):
+            self.line(f"{state} = {text}")
+        with self.inside("while True:"):
+            self.names.update(zip(s.names, states, strict=True))
+            condition = self.value(s.condition)
+            with self.inside(f"if not {condition}:"):
+                self.line("break")
+            self.block(s.body)
+            values = self.values(s.next)
+            self.line(f"{', '.join(states)} = {', '.join(values)}")
+        self.names.update(zip(s.names, states, strict=True))
+
+    def contract(self, s: Contract) -> None:
+        if s.batch or s.m or s.n:
+            self.statement(_contract_loops(s))
+            return
+        acc = self.fresh(s.acc)
+        self.line(f"{acc} = {literal(0, s.acc_dtype)}")
+        self._contract_steps(s, s.k, acc)
+        self.names[s.acc] = acc
+        self.block(s.body)
+
+    def _contract_steps(self, s: Contract, axes: tuple[tuple[str, Expr], ...], acc: str) -> None:
+        if axes:
+            with self.loop(*axes[0]):
+                self._contract_steps(s, axes[1:], acc)
+            return
+        a, b = self.values((s.a, s.b))
+        product = f"{a} * {b}"
+        self.line(f"{acc} = {_bare(self.added(acc, product, s.acc_dtype))}")
+
+    # -- memory and combination -----------------------------------------------------------------
+
+    def element(self, buffer: str, index: Sequence[str]) -> str:
+        """Return `buffer[...]` at the row-major position of `index`."""
+        terms = []
+        for text, stride in zip(index, walk.strides(self.shapes[buffer]), strict=True):
+            if text == "0" or stride == 0:
+                continue
+            terms.append(text if stride == 1 else f"{text} * {self.size(stride)}")
+        return f"{self.names[buffer]}[{' + '.join(terms) or '0'}]"
+
+    def loaded(self, element: str, dtype: DType) -> str:
+        return f"({element} != 0)" if dtype.is_bool else element
+
+    def stored(self, text: str, dtype: DType) -> str:
+        return f"uint8({text})" if dtype.is_bool else text
+
+    def added(self, a: str, b: str, dtype: DType) -> str:
+        if dtype.is_floating and dtype.size < 4:
+            return _from_float32(f"({_to_float32(a, dtype)} + {_to_float32(b, dtype)})", dtype)
+        return wrapped(f"{a} + {b}", dtype)
+
+    def combined(self, combiner: str, a: str, b: str, dtype: DType) -> str:
+        match combiner:
+            case "sum":
+                return self.added(a, b, dtype)
+            case "prod":
+                return wrapped(f"{a} * {b}", dtype)
+            case "max" | "min":
+                return f"{combiner}imum({a}, {b})" if dtype.is_floating else wrapped(f"{combiner}({a}, {b})", dtype)
+            case _:
+                return f"{a} {'|' if combiner == 'any' else '&'} {b}"
+
+    # -- expressions ----------------------------------------------------------------------------
+
+    def value(self, e: Expr) -> str:
+        """Return an expression as Python; what is shared or long is printed before, under a name."""
+        return self.values([e])[0]
+
+    def values(self, roots: Sequence[Expr]) -> list[str]:
+        """Return several expressions as Python, shared parts printed once."""
+        uses: dict[int, int] = {}
+        order = list(walk.postorder(roots))
+        for e in order:
+            for c in walk.children(e):
+                uses[id(c)] = uses.get(id(c), 0) + 1
+        for e in roots:
+            uses[id(e)] = uses.get(id(e), 0) + 1
+        done: dict[int, str] = {}
+        for e in order:
+            text = self.node(e, lambda c: done[id(c)])
+            is_name = isinstance(e, Const | Axis | Var | SizeOf)
+            if not is_name and (uses[id(e)] > 1 or len(text) > _LONGEST):
+                name = self.fresh("t")
+                self.line(f"{name} = {_bare(text)}")
+                text = name
+            done[id(e)] = text
+        return [done[id(e)] for e in roots]
+
+    def node(self, e: Expr, of: Callable[[Expr], str]) -> str:
+        match e:
+            case Const(value, dtype):
+                return literal(value, dtype)
+            case Axis(name) | Var(name=name):
+                return self.names[name]
+            case SizeOf(size):
+                return self.size(size)
+            case Load(buffer=buffer, index=index, dtype=dtype, predicate=None):
+                return self.loaded(self.element(buffer, [of(i) for i in index]), dtype)
+            case Load(buffer=buffer, index=index, dtype=dtype, predicate=p, other=other) if p and other:
+                element = self.loaded(self.element(buffer, [of(i) for i in index]), dtype)
+                return f"({element} if {of(p)} else {of(other)})"
+            case Guard(value, ok, fallback, site):
+                holds = self.fresh("ok")
+                self.line(f"{holds} = {_bare(of(ok))}")
+                with self.inside(f"if not {holds}:"):
+                    self.line(self.fail(site + 1))
+                return f"({of(value)} if {holds} else {of(fallback)})"
+            case Random(low, high, key, lane):
+                return f"philox({of(low)}, {of(high)}, {of(key)}, {of(lane)})"
+            case Prim():
+                return self.primitive(e, [of(a) for a in e.args])
+            case _:
+                raise BackendError(f"kernel {self.kernel.name}: {type(e).__name__} cannot be printed as Python")
+
+    def primitive(self, e: Prim, args: list[str]) -> str:
+        """Return a primitive applied to printed arguments; atoms or in parentheses, so that it can nest."""
+        source, op = e.args[-1].dtype, e.op
+        match op, args:
+            case "cast", [x]:
+                return converted(x, source, e.dtype)
+            case "bitcast", [x]:
+                return reinterpreted(x, source, e.dtype)
+            case "select", [c, a, b]:
+                return f"({a} if {c} else {b})"
+            case "not", [x]:
+                return f"(not {x})" if source.is_bool else wrapped(f"~{x}", source)
+            case "xor", [a, b]:
+                return f"({a} != {b})" if source.is_bool else wrapped(f"{a} ^ {b}", source)
+            case ("shl" | "shr"), [a, b]:
+                amount = f"({b} & {literal(source.bits - 1, source)})"
+                return wrapped(f"{a} {'<<' if op == 'shl' else '>>'} {amount}", source)
+            case "neg", [x]:
+                zero = literal(0, source) + " " if source.is_unsigned else ""
+                return wrapped(f"{zero}-{x}", source)
+            case "abs", [x]:
+                return x if source.is_unsigned else wrapped(f"abs({x})", source)
+            case ("max" | "min"), [a, b]:
+                return f"{op}imum({a}, {b})" if source.is_floating else wrapped(f"{op}({a}, {b})", source)
+            case "truncmod", [a, b] if source.is_floating:
+                return f"fmod({a}, {b})"
+            case ("floordiv" | "floormod" | "truncdiv" | "truncmod"), [a, b]:
+                name = op if not source.is_unsigned else f"floor{op[-3:]}_unsigned"
+                return wrapped(f"{name}({a}, {b})", source)
+            case _ if op in _INFIX:
+                text = f"{args[0]} {_INFIX[op]} {args[1]}"
+                return f"({text})" if e.dtype.is_bool else wrapped(text, e.dtype)
+            case _ if op in MATH or op in ROUNDING or op == "fma":
+                return f"{op}({', '.join(args)})"
+            case _:
+                raise BackendError(f"kernel {self.kernel.name}: primitive {op} cannot be printed as Python")
+
+
+def literal(value: bool | int | float, dtype: DType) -> str:
+    """Return a constant of exactly this type."""
+    if dtype.is_bool:
+        return "True" if value else "False"
+    if dtype.is_floating:
+        number = repr(float(value))
+        if dtype.size < 4:
+            return _from_float32(f"float32({number})", dtype)
+        return f"{dtype.name}({number})"
+    return str(int(value)) if dtype is dtypes.int64 and value >= 0 else f"{dtype.name}({int(value)})"
+
+
+def identity(combiner: str, dtype: DType) -> str:
+    """Return what an empty range combines to."""
+    if combiner in ("max", "argmax", "min", "argmin"):
+        low = combiner in ("max", "argmax")
+        if dtype.is_floating:
+            return literal(-float("inf") if low else float("inf"), dtype)
+        return literal(int(dtype.min if low else dtype.max), dtype)
+    return literal({"sum": 0, "prod": 1, "any": False, "all": True}[combiner], dtype)
+
+
+def wrapped(text: str, dtype: DType) -> str:
+    """Return an arithmetic result brought back to its type."""
+    return f"({text})" if dtype.is_floating or dtype.is_bool or dtype is dtypes.int64 else f"{dtype.name}({text})"
+
+
+def converted(x: str, source: DType, target: DType) -> str:
+    """Return x as the primitive `cast` converts it."""
+    if source.is_floating and source.size < 4:
+        return converted(_to_float32(x, source), dtypes.float32, target)
+    if target.is_bool:
+        return f"({x} != {literal(0, source)})"
+    if target.is_floating and target.size < 4:
+        return _from_float32(converted(x, source, dtypes.float32), target)
+    if source is target:
+        return x
+    return f"to_{target.name}({x})" if source.is_floating and target.is_integer else f"{target.name}({x})"
+
+
+def reinterpreted(x: str, source: DType, target: DType) -> str:
+    """Return the bits of x as `target`."""
+    a, b = memory_type(source), memory_type(target)
+    if a == b:
+        return x
+    return f"bits_{b}({x})" if "float" in a or "float" in b else f"{b}({x})"
+
+
+def _to_float32(x: str, dtype: DType) -> str:
+    return f"{'bfloat' if dtype is dtypes.bfloat16 else 'half'}_to_float({x})"
+
+
+def _from_float32(x: str, dtype: DType) -> str:
+    return f"float_to_{'bfloat' if dtype is dtypes.bfloat16 else 'half'}({x})"
+
+
+def _bare(text: str) -> str:
+    """Return text without the one pair of parentheses that encloses all of it."""
+    depth = 0
+    for at, c in enumerate(text):
+        depth += (c == "(") - (c == ")")
+        if depth == 0 and at + 1 < len(text):
+            return text
+    return text[1:-1] if text.startswith("(") else text
