@@ -117,20 +117,8 @@ class _Product:
             self.left, self.right, self.stage, self.sums, self.turned = (
                 self.b.at(renderer.scratch, self.b.i64(start), "i8")
                 for start in (areas.left, areas.right, areas.stage, areas.sums, areas.turned))
-        self.heights = [height for height, used in ((self.tile.rows, self._uses_full), (self.tile.few, self._uses_low))
-                        if used]
         self.functions = {height: microkernel(self.b.module, self.tile, height, tiled.left_layout)
-                          for height in self.heights}
-
-    @property
-    def _uses_full(self) -> bool:
-        extent = self.t.rows.extent
-        return not isinstance(extent, int) or extent > self.tile.rows - self.tile.few
-
-    @property
-    def _uses_low(self) -> bool:
-        extent = self.t.rows.extent
-        return not isinstance(extent, int) or 0 < extent % self.tile.rows <= self.tile.rows - self.tile.few
+                          for height in tiled.heights}
 
     def _size(self, size: Size) -> Value:
         return self.renderer.size(size)
@@ -152,17 +140,20 @@ class _Product:
             depth = Span(t.depth.name, self.b.i64(0), self._size(t.depth.extent))
             self._pass(context, rows, columns, depth, self.b.const(0, "i1"), self.b.const(1, "i1"))
             return
-        steps = self._size(t.outer_steps * t.depth_blocks)
+        outer_steps = self._size(t.outer_steps)
+        steps = self._size(dim.maximum(t.outer_steps, 1) * t.depth_blocks)  # no terms at all: one pass of depth 0
         with self.b.loop(self.b.i64(0), steps) as loop:
             outer, block = _divided(loop.index, self._size(t.depth_blocks))
-            self._pass(self._bound(context, t.outer, outer), rows, columns, self._block(t.depth, block, t.depth_block),
+            depth = self._block(t.depth, block, t.depth_block)
+            depth = depth.part(self.b.i64(0), self.b.select(outer_steps.eq(0), self.b.i64(0), depth.count))
+            self._pass(self._bound(context, t.outer, outer), rows, columns, depth,
                        loop.index.gt(0), loop.index.eq(steps - 1))
 
     def _bound(self, context: Context, axes: tuple[Range, ...], number: Value) -> Context:
         """Return `context` with `axes` bound to their values at this number, the last running fastest."""
         names = {}
         for position, axis in reversed(list(enumerate(axes))):
-            number, value = _divided(number, self._size(axis.extent)) if position else (number, number)
+            number, value = _divided(number, self._size(dim.maximum(axis.extent, 1))) if position else (number, number)
             assert axis.name is not None
             names[axis.name] = value
         return context.bound(names)
@@ -196,17 +187,19 @@ class _Product:
                         self._epilogue(context, panel, part, sums)
 
     def _panels(self, rows: Value) -> tuple[Value, Value]:
-        """Return how many full and low panels cover `rows`; two thirds of a panel or less are low ones."""
-        b, tile = self.b, self.tile
-        full = b.binary("udiv", rows + (tile.few - 1), tile.rows)
-        rest = b.intrinsic("smax", rows - full * tile.rows, b.i64(0))
-        return full, b.binary("udiv", rest + (tile.few - 1), tile.few)
+        """Return how many full and low panels cover `rows`: `tiling.panels_of` at run time."""
+        b, unit = self.b, self.tile.unit
+        units = b.binary("udiv", rows + (unit - 1), unit)
+        low = b.binary("urem", units * 2, 3)
+        full = b.binary("sdiv", units - low * 2, 3)
+        alone = units.eq(1)
+        return b.select(alone, b.i64(0), full), b.select(alone, b.i64(1), low)
 
     def _first(self, full: Value, number: Value) -> Value:
         """Return the first row of panel `number`."""
         b, tile = self.b, self.tile
         beyond = b.intrinsic("smax", number - full, b.i64(0))
-        return number * tile.rows - beyond * (tile.rows - tile.few)
+        return number * tile.rows - beyond * tile.unit
 
     def _height(self, full: Value, number: Value) -> Value:
         return self.b.select(number.lt(full), self.b.i64(self.tile.rows), self.b.i64(self.tile.few))
@@ -217,14 +210,14 @@ class _Product:
 
     def _multiply(self, is_full: Value, operands: str) -> None:
         b = self.b
-        if len(self.heights) == 1:
-            b.line(f"call void @{self.functions[self.heights[0]]}({operands})")
+        if len(self.functions) == 1:
+            b.line(f"call void @{next(iter(self.functions.values()))}({operands})")
             return
         full, low, done = b.new_block(), b.new_block(), b.new_block()
         b.branch_if(is_full, full, low)
-        for label, height in zip((full, low), self.heights, strict=True):
+        for label, function in zip((full, low), self.functions.values(), strict=True):
             b.start_block(label)
-            b.line(f"call void @{self.functions[height]}({operands})")
+            b.line(f"call void @{function}({operands})")
             b.branch(done)
         b.start_block(done)
 

@@ -19,13 +19,18 @@ from graphc.kernel.target import Target
 @dataclass(frozen=True, slots=True)
 class Tile:
     """element: LLVM type that is multiplied and accumulated.  lanes: elements of a vector.  rows: height
-    of the tile; few: height of the tile for the last rows, which divides `rows`.  vectors: its width."""
+    of the tile; few: height of the low tile, two thirds of it.  vectors: the width of both."""
 
     element: str
     lanes: int
     rows: int
     few: int
     vectors: int = 2
+
+    @property
+    def unit(self) -> int:
+        """What both heights are multiples of."""
+        return self.rows - self.few
 
     @property
     def columns(self) -> int:
@@ -45,11 +50,11 @@ class Tile:
 def tile_for(target: Target, element: str) -> Tile:
     """Return the tile of `target` for products of `element`.
 
-    12 x 2 vectors leave 5 of 32 registers to B, A and a product; 6 x 2 leave 2 to 4 of 16.  Both have more
-    independent sums than two multiply-adds per cycle with a latency of 4 need; the low tile (4 x 2) has
-    just enough, so a matrix of any height wastes at most 3 rows.
+    12 x 2 vectors leave 7 of 32 registers to B, A and a product; 6 x 2 leave 4 of 16.  Heights of three and two
+    units make up any number of units but one, so that a matrix wastes less than a unit of rows (a lower
+    tile would need B from the second-level cache faster than it comes).
     """
-    rows, few = (12, 4) if target.registers >= 32 else (6, 2)
+    rows, few = (12, 8) if target.registers >= 32 else (6, 4)
     return Tile(element, target.vector_bits // width_of(element), rows, few)
 
 
@@ -85,6 +90,8 @@ def microkernel(module: Module, tile: Tile, rows: int, layout: PanelLayout) -> s
         a, row, *sums = loop.carried
         right = [b.load(b.at(row, b.i64(j * tile.lanes), tile.element), tile.element, tile.lanes)
                  for j in range(tile.vectors)]
+        if rows < tile.rows:
+            _prefetch(b, tile, row)
         for i in range(rows):
             left = b.splat(b.load(b.at(a, b.i64(i * layout.row), tile.element), tile.element), tile.lanes)
             for j in range(tile.vectors):
@@ -109,3 +116,12 @@ def _initial(b: Builder, tile: Tile, addresses: list[Value], more: Value) -> lis
     zero = b.const(0, tile.element, tile.lanes)
     return [b.emit(f"phi {v.type} [ {zero.text}, %{before} ], [ {v.text}, %{load} ]", tile.element, tile.lanes)
             for v in kept]
+
+
+def _prefetch(b: Builder, tile: Tile, row: Value) -> None:
+    """Ask for the part of B's row that the next panel will read: where there are few rows of A, little of
+    the time that memory takes is hidden.  Where nothing is there, nothing happens."""
+    b.declare("llvm.prefetch.p0", "void", ("ptr", "i32", "i32", "i32"))
+    for line in range(0, tile.columns * tile.bytes, 64):
+        address = b.at(row, b.i64(tile.columns + line // tile.bytes), tile.element)
+        b.line(f"call void @llvm.prefetch.p0({address.typed}, i32 0, i32 2, i32 1)")

@@ -108,13 +108,35 @@ class Tiling:
     @property
     def panels(self) -> int:
         """Row panels of an item at most: full ones, then low ones."""
-        return self.max_rows // self.tile.rows + self.tile.rows // self.tile.few - 1
+        return self.max_rows // self.tile.rows
+
+    @property
+    def heights(self) -> tuple[int, ...]:
+        """The heights of row panels that there can be, tallest first."""
+        tile, extent, block = self.tile, self.rows.extent, self.row_block
+        if isinstance(extent, int) and extent <= tile.few:
+            return (tile.few,)
+        if not isinstance(extent, int) or not isinstance(block, int):
+            return tile.rows, tile.few
+        blocks = {min(block, extent), extent % block if block else 0}
+        panels = [panels_of(tile, rows) for rows in blocks if rows]
+        return tuple(height for which, height in enumerate((tile.rows, tile.few)) if any(p[which] for p in panels))
 
     @property
     def left_layout(self) -> PanelLayout:
         """Rows lie `max_depth` and a cache line apart, so that they do not fall on each other in the cache."""
         return PanelLayout(self.max_depth + 64 // self.tile.bytes, 1) if self.left_way is Way.ROWS \
             else PanelLayout(1, None)
+
+
+def panels_of(tile: Tile, rows: int) -> tuple[int, int]:
+    """Return how many full and low panels cover `rows`, with less than a unit of rows to spare (but for one
+    unit alone): a full one has 3 units, a low one 2."""
+    units = -(-rows // tile.unit)
+    if units == 1:
+        return 0, 1
+    low = 2 * units % 3
+    return (units - 2 * low) // 3, low
 
 
 def computing(acc_dtype: DType) -> DType:
@@ -140,6 +162,8 @@ def tiling(kernel: Kernel, statement: Contract, target: Target) -> Tiling:
     along = _epilogue_axis(kernel, contract.body, rows, columns)
     if _narrow(columns, rows, tile) or along == rows and not _narrow(rows, columns, tile):
         (rows, a), (columns, b) = (columns, b), (rows, a)
+    if isinstance(rows.extent, int) and rows.extent <= tile.unit:
+        tile = replace(tile, rows=3 * tile.unit // 2, few=tile.unit)  # all rows in one low tile
     depth = k[-1] if k else none
     left, left_way = _left(kernel, cast(cast(a, contract.acc_dtype), dtype), rows, depth)
     right, right_way = _right(kernel, cast(cast(b, contract.acc_dtype), dtype), columns, depth)
