@@ -1,0 +1,23 @@
+"""The ops: what each one is, in one place; importing this package fills the registry and seals it.
+
+Owns the list of op files.  Invariant: the registry is complete and closed after the import.
+"""
+from graphc.ops import (
+    base,
+    cast,
+    contraction,
+    elementwise_binary,
+    elementwise_unary,
+    inference,
+    movement,
+    nn,
+    reductions,
+    slicing,
+    sources,
+    state,
+)
+
+base.seal()
+
+__all__ = ["base", "cast", "contraction", "elementwise_binary", "elementwise_unary", "inference", "movement", "nn",
+           "reductions", "slicing", "sources", "state"]

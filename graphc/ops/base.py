@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Protocol, TypeAlias, Union
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -222,7 +222,7 @@ class NotLowered:
     reason: str
 
 
-Lowering: TypeAlias = Union[Pointwise, Reducing, Contracting, RoutineBody, View, NotLowered]
+Lowering: TypeAlias = Pointwise | Reducing | Contracting | RoutineBody | View | NotLowered
 
 
 @dataclass(frozen=True, slots=True)

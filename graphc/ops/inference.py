@@ -22,7 +22,7 @@ from graphc.graph.tensor import Tensor
 from graphc.ir import dim
 from graphc.ir.dim import Dim, Size
 from graphc.ir.types import Shape, TensorType
-from graphc.ops.base import REQUIRED, Call, Op, PartialType, attr_or_value, lookup
+from graphc.ops.base import REQUIRED, Call, InvalidValue, Op, PartialType, attr_or_value, lookup
 
 VALUE_LIMIT = 256
 """Integer tensors of up to this many elements carry their symbolic content through the graph: shapes, axes, lengths."""
@@ -167,11 +167,10 @@ def symbolic_values(op: Op, inputs: Sequence[Tensor], attrs: Mapping[str, Any], 
         return nothing
     filled = dict(attrs)
     for i, attr in op.static.items():
-        if i < len(inputs):
-            filled[attr] = attr_or_value(ctx, i, attr)
-            if filled[attr] is None:
-                return nothing
-    dynamic = [t for i, t in enumerate(inputs) if i not in op.static]
+        filled[attr] = attr_or_value(ctx, i, attr)
+        if filled[attr] is None:
+            return nothing
+    dynamic = [inputs[i] for i in op.data_positions(attrs, len(inputs))]
     if any(t.type.shape is None for t in dynamic):
         return nothing
     if op.of_shape:
@@ -181,7 +180,10 @@ def symbolic_values(op: Op, inputs: Sequence[Tensor], attrs: Mapping[str, Any], 
         if any(a is None for a in arrays):
             return nothing
     call = Call(arrays, filled, [_full(t.type) for t in dynamic], [_full(t) for t in types])
-    found = op.reference(call)
+    try:
+        found = op.reference(call)
+    except InvalidValue:
+        return nothing  # the run reports it, if it ever comes to it
     results = found if isinstance(found, tuple) else (found,)
     return [np.asarray(r, dtype=object) for r in results]
 
