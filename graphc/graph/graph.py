@@ -175,6 +175,14 @@ class Graph:
     @contextmanager
     def name_scope(self, name: str | None) -> Iterator[str]:
         """Prefix names of new operations with `name`/, made unique; "name/" is that very scope, "" or None is none."""
+        before = self.enter_name_scope(name)
+        try:
+            yield f"{self._name_stack}/" if self._name_stack else ""
+        finally:
+            self.leave_name_scope(before)
+
+    def enter_name_scope(self, name: str | None) -> str:
+        """Enter a scope as `name_scope` does and return what `leave_name_scope` needs to go back."""
         before = self._name_stack
         if not name:
             self._name_stack = ""
@@ -182,10 +190,11 @@ class Graph:
             self._name_stack = name[:-1]
         else:
             self._name_stack = self.unique_name(name)
-        try:
-            yield f"{self._name_stack}/" if self._name_stack else ""
-        finally:
-            self._name_stack = before
+        return before
+
+    def leave_name_scope(self, before: str) -> None:
+        """Go back to the scope that `enter_name_scope` left."""
+        self._name_stack = before
 
     def get_name_scope(self) -> str:
         """Return the current name scope, without the trailing "/"."""

@@ -37,9 +37,7 @@ def public_function() -> str | None:
     while frame is not None and source.is_internal(frame):
         name = frame.f_code.co_name
         frame = frame.f_back
-    if name is None or name.startswith("<") or (name.startswith("_") and not name.startswith("__")):
-        return None
-    return name.strip("_")
+    return None if name is None or name.startswith("<") else name.strip("_")
 
 
 class GraphInference:
