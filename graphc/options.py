@@ -18,8 +18,8 @@ BACKENDS = ("llvm_cpu", "numba_cpu", "interp")
 class Options:
     """backend: "llvm_cpu", "numba_cpu" or "interp".  target: "host" or a processor name
     ("x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4", "aarch64").  threads: 0 means all CPUs this process
-    may use.  level: 0 (no optimisation passes) to 2.  numerics: "default" or "strict" (only rewrites
-    that keep every bit).  check_numerics: stop at the first NaN or Inf.  cache_dir: None means the
+    may use.  level: 0 (no optimisation passes) to 2.  numerics: "default", "strict" (only rewrites
+    that keep every bit) or "fast" (also rewrites that hold for finite values only).  check_numerics: stop at the first NaN or Inf.  cache_dir: None means the
     user's cache folder; "" keeps everything in memory.  dump_passes: folder for one .gir per pass.
     fold_limit: bytes that constant folding may produce per value.
     """
@@ -41,8 +41,8 @@ class Options:
             raise ValueError(f"threads must be 0 or more, not {self.threads}")
         if self.level not in (0, 1, 2):
             raise ValueError(f"level must be 0, 1 or 2, not {self.level}")
-        if self.numerics not in ("default", "strict"):
-            raise ValueError(f"numerics must be 'default' or 'strict', not {self.numerics!r}")
+        if self.numerics not in ("default", "strict", "fast"):
+            raise ValueError(f"numerics must be 'default', 'strict' or 'fast', not {self.numerics!r}")
 
     def replace(self, **changes: Any) -> Options:
         """Return a copy with `changes`."""

@@ -175,8 +175,9 @@ class Builder:
 def rewrite(function: Function, builder: Builder, rule: Rewrite) -> Function:
     """Return `function` rebuilt node by node: rule(node, new inputs, builder) gives the values that stand for the
     node's outputs, or None to keep it.  Inputs, names and conditions stay; nodes nobody uses any more stay too (dead
-    code elimination removes them)."""
+    code elimination removes them).  Returns `function` itself where the rule kept every node."""
     mapping: dict[Value, Value] = {v: v for v in function.inputs}
+    changed = False
     for node in function.nodes:
         inputs = tuple(mapping[v] for v in node.inputs)
         instead = rule(node, inputs, builder)
@@ -186,8 +187,12 @@ def rewrite(function: Function, builder: Builder, rule: Rewrite) -> Function:
                 instead = node.outputs
             else:
                 instead = builder.copy(node, inputs).outputs
+        else:
+            changed = True
         for old, new in zip(node.outputs, instead, strict=True):
             mapping[old] = new
+    if not changed:
+        return function
     return function.replace(nodes=tuple(builder.nodes), fetches=tuple(mapping[v] for v in function.fetches),
                             updates=tuple(mapping[v] for v in function.updates))
 

@@ -108,7 +108,7 @@ class Unifier(Sizes):
         a, b = self.resolve(a), self.resolve(b)
         if not super().bound(a, b, message, op):
             return False
-        if not _never_negative(b - a) and ("at_most", a, b) not in self._stated:
+        if not never_negative(b - a) and ("at_most", a, b) not in self._stated:
             self._stated.add(("at_most", a, b))
             self.conditions.append(Condition("at_most", a, b, message, op))
         return True
@@ -127,7 +127,7 @@ class Unifier(Sizes):
             if name in dim.symbols_of((rest,)):
                 continue
             value = dim.divide_exactly(0 - rest, coefficient)
-            if value is None or not _never_negative(value):
+            if value is None or not never_negative(value):
                 continue
             rank = self._rank.get(name, -1)
             if best is None or isinstance(value, int) or rank > best[0]:
@@ -143,7 +143,7 @@ def _differ(a: Size, b: Size) -> bool:
     return isinstance(a - b, int) and a != b
 
 
-def _never_negative(size: Size) -> bool:
+def never_negative(size: Size) -> bool:
     """Whether `size` is at least 0 whatever its symbols are, as far as its signs tell."""
     return size >= 0 if isinstance(size, int) else all(c >= 0 for _, c in size.terms)
 

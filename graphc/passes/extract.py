@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 
 from graphc import errors
-from graphc.dtypes import uint64
+from graphc.dtypes import DType, int32, int64, uint64
 from graphc.errors import GraphError, InternalError, report
 from graphc.graph.operation import Operation, report_at
 from graphc.graph.tensor import Tensor
 from graphc.ir import infer
 from graphc.ir.dim import Dim, Size, symbols_of
 from graphc.ir.function import Builder, Function, Node, SymbolSource, Value
-from graphc.ir.infer import Typing, Unifier
+from graphc.ir.infer import Typing, Unifier, never_negative
 from graphc.ir.text import RESERVED
 from graphc.ir.types import PartialType, Shape, TensorType
 from graphc.ops.base import Call, Kind, Op, lookup
@@ -115,6 +115,7 @@ class _Extraction:
         self._symbols: set[str] = set()
         self._axis_sources: list[SymbolSource] = []
         self._element_sources: list[SymbolSource] = []
+        self._element_symbols: set[str] = set()
         for number, tensor in enumerate(feeds):
             self._feed(number, tensor, ranks)
         for number, tensor in enumerate(feeds):
@@ -145,6 +146,7 @@ class _Extraction:
             return
         symbols = [self._symbol(f"{tensor.op.name}_value{i if t.rank else ''}") for i in range(t.elements)]
         self._element_sources += [SymbolSource(s, number, -1, i) for i, s in enumerate(symbols)]
+        self._element_symbols.update(symbols)
         content = np.empty(t.elements, object)
         content[:] = [self._unifier.resolve(self._unifier.introduce(s)) for s in symbols]
         self._known[value] = content.reshape(()) if t.rank == 0 else content
@@ -240,15 +242,22 @@ class _Extraction:
         definition: Op = op.op
         types = self._types(op, data, attrs, inputs)
         known = self._symbolic(definition, data, attrs, types)
-        if known is not None and definition.of_shape and all(isinstance(n, int) for n in known.flat):
-            dtype = types[0].dtype
-            content = {"value": known.astype(dtype.as_numpy_dtype), "dtype": dtype}
-            node = self._builder.add(lookup("Const"), (), content, (op.name,))
-        else:
-            node = self._append(op, data, attrs, types)
-        if known is not None:
-            self._known[node.outputs[0]] = known
+        if known is None:
+            return self._append(op, data, attrs, types).outputs
+        node = self._said(op, known, types[0].dtype) or self._append(op, data, attrs, types)
+        self._known[node.output] = known
         return node.outputs
+
+    def _said(self, op: Operation, known: np.ndarray[Any, Any], dtype: DType) -> Node | None:
+        """Content that the shapes alone say, as a node without inputs: a constant, or sizes; None for other content."""
+        flat = list(known.flat)
+        if all(isinstance(n, (int, np.generic)) for n in flat):
+            content = {"value": known.astype(dtype.as_numpy_dtype), "dtype": dtype}
+            return self._builder.add(lookup("Const"), (), content, (op.name,))
+        if known.ndim > 1 or dtype not in (int32, int64) or not all(map(never_negative, flat)) or \
+                not symbols_of(flat).isdisjoint(self._element_symbols):
+            return None
+        return self._builder.add(lookup("Sizes"), (), {"sizes": _plain(known), "dtype": dtype}, (op.name,))
 
     def _state_op(self, op: Operation, seen: Mapping[Operation, int]) -> None:
         """A read or write of a variable: what its op decomposes into, on the content that it sees."""
@@ -325,9 +334,16 @@ class _Extraction:
 
         partial = [PartialType(t.dtype, t.shape) for t in in_types]
         ctx = Typing(definition, partial, attrs, self._unifier, lambda i: self._known.get(data[i]), reporter, op.name)
-        if definition.canonical is not None:
-            attrs.update(definition.canonical(attrs, in_types))
-        types = infer.full_types(definition, definition.infer(ctx))
+        try:
+            types = infer.full_types(definition, definition.infer(ctx))
+            if definition.canonical is not None:
+                attrs.update(definition.canonical(attrs, in_types))
+        except TypeError as error:
+            fed = [attr for attr in definition.static.values() if any(True for _ in _sizes_in([attrs.get(attr)]))]
+            if isinstance(error, errors.GraphcError) or not fed:
+                raise
+            raise GraphError(report_at(op, f"{op.type}: {fed[0]!r} must be a constant; here it depends on sizes or "
+                                           "values that are fed")) from error
         return tuple(self._refined(op, i, t) for i, t in enumerate(types))
 
     def _refined(self, op: Operation, i: int, type: TensorType) -> TensorType:
