@@ -315,7 +315,7 @@ class _Extraction:
                 what = definition.inputs[i] if i < len(definition.inputs) else f"input {i}"
                 raise GraphError(report_at(
                     op, f"{op.type}: the value of {what!r} must be known when the program is compiled, but "
-                        f"{source.name!r} depends on values of the run",
+                        f"{element_name(source)!r} depends on values of the run",
                     "it may follow from constants, shapes, and integers that are fed"))
             attrs[attr] = _plain(known)
         return attrs, [inputs[i] for i in positions]
