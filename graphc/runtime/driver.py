@@ -313,7 +313,8 @@ define ptr @graphc_enter(ptr %self, ptr %nothing) {
 """
 
 SYMBOLS = ("graphc_run", "graphc_enter", "graphc_python", "graphc_pool_new", "graphc_pool_forget", "graphc_pool_stop")
-IMPORTS = ("memcpy", "memset", "syscall", "clock_gettime", "sched_yield", "posix_memalign", "pthread_create",
+IMPORTS = ("memcpy", "memset", "syscall", "clock_gettime", "sched_yield", "sched_getcpu", "sched_getaffinity",
+           "sched_setaffinity", "posix_memalign", "pthread_create",
            "pthread_join", "pthread_sigmask", "pthread_mutex_init", "pthread_mutex_lock", "pthread_mutex_unlock",
            "pthread_cond_init", "pthread_cond_wait", "pthread_cond_broadcast")
 

@@ -97,7 +97,7 @@ def _native(code: link.Loaded) -> Native:
     at = code.addresses
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
     run = ctypes.CFUNCTYPE(integer, pointer, integer)(at["graphc_run"])
-    new = ctypes.CFUNCTYPE(pointer, ctypes.c_int, integer, integer)(at["graphc_pool_new"])
+    new = ctypes.CFUNCTYPE(pointer, ctypes.c_int, integer, integer, ctypes.c_int)(at["graphc_pool_new"])
     forget = ctypes.CFUNCTYPE(None, pointer)(at["graphc_pool_forget"])
     stop = ctypes.CFUNCTYPE(None, pointer)(at["graphc_pool_stop"])
     return Native(run, _enter(at, run), Pools(new, forget, stop), code.way, code.owner)

@@ -45,7 +45,8 @@ ACTIVE = OPEN - 1
 
 # Byte offsets in a pool.  Words that different threads write lie on different cache lines.
 STATE, NEXT, JOB, STATUS, SLEEPERS, LEASE, SETTINGS, MUTEX, SLOTS = (64 * i for i in (0, 2, 4, 5, 6, 7, 8, 9, 13))
-SLOT_BYTES = 32  # one per thread: pool, index, handle
+CPU = LEASE + 24
+SLOT_BYTES = 32  # one per thread: pool, index, handle, time
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,12 @@ class Platform:
 # ---------------------------------------------------------------------------------------------
 # Waiting on a 32-bit word while it holds `expected`, and waking those who do.
 
+_TYPES = """
+%Job = type { ptr, ptr, ptr, i64, i64, ptr, i64 }  ; function, buffers, sizes, extent, grain, scratch, bytes of it
+%Settings = type { i32, i32, i64, i64, i32 }       ; threads wanted, workers running, ns to spin, ns to yield, spread
+%Slot = type { ptr, i64, i64, i64 }                ; pool, worker's index, its pthread, when it last moved
+"""
+
 _FUTEX = """
 declare i64 @syscall(i64, ...)
 
@@ -96,6 +103,69 @@ define internal void @wake(ptr %pool, ptr %word, i32 %count) {
 define internal void @wait_init(ptr %pool) {
   ret void
 }
+
+declare i32 @sched_getcpu()
+declare i32 @sched_getaffinity(i32, i64, ptr)
+declare i32 @sched_setaffinity(i32, i64, ptr)
+
+; The leader tells where it runs; a worker that finds itself on the same CPU moves away from it, at most
+; every 10 ms.  Systems place who is woken where they slept last, and two threads that serve each other look
+; busy in turn, so two that ever shared a CPU were measured to go on sharing it for seconds.
+define internal void @tell_cpu(ptr %pool) {
+  %cpu = call i32 @sched_getcpu()
+  %where = getelementptr i8, ptr %pool, i64 $CPU
+  store atomic i32 %cpu, ptr %where monotonic, align 4
+  ret void
+}
+
+define internal void @leave_cpu(ptr %pool, ptr %slot) {
+entry:
+  %allowed = alloca [16 x i64]
+  %others = alloca [16 x i64]
+  %settings = getelementptr i8, ptr %pool, i64 $SETTINGS
+  %spread.at = getelementptr %Settings, ptr %settings, i64 0, i32 4
+  %spread = load i32, ptr %spread.at
+  %wanted = icmp ne i32 %spread, 0
+  br i1 %wanted, label %look, label %out
+look:
+  %where = getelementptr i8, ptr %pool, i64 $CPU
+  %leader = load atomic i32, ptr %where monotonic, align 4
+  %mine = call i32 @sched_getcpu()
+  %same = icmp eq i32 %mine, %leader
+  %known = icmp ult i32 %mine, 1024
+  %move = and i1 %same, %known
+  br i1 %move, label %when, label %out
+when:
+  %last.at = getelementptr %Slot, ptr %slot, i64 0, i32 3
+  %last = load i64, ptr %last.at
+  %now = call i64 @now()
+  %passed = sub i64 %now, %last
+  %again = icmp sgt i64 %passed, 10000000
+  br i1 %again, label %ask, label %out
+ask:
+  store i64 %now, ptr %last.at
+  call void @llvm.memset.p0.i64(ptr %allowed, i8 0, i64 128, i1 false)
+  %got = call i32 @sched_getaffinity(i32 0, i64 128, ptr %allowed)
+  %some = icmp sge i32 %got, 0
+  br i1 %some, label %leave, label %out
+leave:
+  call void @llvm.memcpy.p0.p0.i64(ptr %others, ptr %allowed, i64 128, i1 false)
+  %cpu = zext i32 %mine to i64
+  %word = lshr i64 %cpu, 6
+  %bit = and i64 %cpu, 63
+  %word.at = getelementptr i64, ptr %others, i64 %word
+  %old = load i64, ptr %word.at
+  %one = shl i64 1, %bit
+  %not = xor i64 %one, -1
+  %new = and i64 %old, %not
+  store i64 %new, ptr %word.at
+  call i32 @sched_setaffinity(i32 0, i64 128, ptr %others)  ; moves at once; refused where no other is allowed
+  call i32 @sched_setaffinity(i32 0, i64 128, ptr %allowed)
+  br label %out
+out:
+  ret void
+}
+declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 """
 
 _CONDITION = """
@@ -139,16 +209,20 @@ define internal void @wait_init(ptr %pool) {
   call i32 @pthread_cond_init(ptr %condition, ptr null)
   ret void
 }
+
+define internal void @tell_cpu(ptr %pool) {  ; not told by every system
+  ret void
+}
+
+define internal void @leave_cpu(ptr %pool, ptr %slot) {
+  ret void
+}
 """
 
 # ---------------------------------------------------------------------------------------------
 # The pool.  `$DELAY` is empty, or in the stress tests a call that dawdles for a random time.
 
 _POOL = """
-%Job = type { ptr, ptr, ptr, i64, i64, ptr, i64 }  ; function, buffers, sizes, extent, grain, scratch, bytes of it
-%Settings = type { i32, i32, i64, i64 }            ; threads wanted, workers running, ns to spin, ns to yield
-%Slot = type { ptr, i64, i64 }                     ; pool, worker's index, its pthread
-
 declare i32 @clock_gettime(i32, ptr)
 declare i32 @sched_yield()
 declare i32 @pthread_create(ptr, ptr, ptr, ptr)
@@ -280,6 +354,7 @@ enter:
   br i1 %entered, label %serving, label %look
 serving:
   $DELAY
+  call void @leave_cpu(ptr %pool, ptr %slot)
   call void @claim(ptr %pool, i64 %index)
   $DELAY
   %before = atomicrmw sub ptr %pool, i64 1 acq_rel
@@ -401,6 +476,7 @@ refuse:
   br label %alone
 publish:
   %wakes = phi i1 [ false, %ready ], [ %rouse, %weigh ]
+  call void @tell_cpu(ptr %pool)
   %job = getelementptr i8, ptr %pool, i64 $JOB
   store ptr %function, ptr %job
   %job.buffers = getelementptr %Job, ptr %job, i64 0, i32 1
@@ -480,8 +556,9 @@ alone:
   ret i32 %status.alone
 }
 
-; Make a pool of %threads (the calling one included); null where there is no memory.
-define ptr @graphc_pool_new(i32 %threads, i64 %spin, i64 %yield) {
+; Make a pool of %threads (the calling one included), each on a CPU of its own where %spread says that there
+; are enough; null where there is no memory.
+define ptr @graphc_pool_new(i32 %threads, i64 %spin, i64 %yield, i32 %spread) {
 entry:
   %out = alloca ptr
   %wide = zext i32 %threads to i64
@@ -501,6 +578,8 @@ fill:
   store i64 %spin, ptr %spin.at
   %yield.at = getelementptr %Settings, ptr %settings, i64 0, i32 3
   store i64 %yield, ptr %yield.at
+  %spread.at = getelementptr %Settings, ptr %settings, i64 0, i32 4
+  store i32 %spread, ptr %spread.at
   ret ptr %pool
 }
 
@@ -561,11 +640,11 @@ done:
 
 def pool_text(where: Platform, delay: str = "") -> str:
     """Return the pool's code as LLVM IR.  `delay`: IR put wherever threads race (tests)."""
-    text = (_CONDITION if where.futex is None else _FUTEX) + _POOL
+    text = _TYPES + (_CONDITION if where.futex is None else _FUTEX) + _POOL
     return Template(text).substitute(
         FUTEX=where.futex, PAUSE=where.pause, PAUSE_DECLARATION=where.pause_declaration, CLOCK=where.clock,
         BLOCK_SIGNALS=where.block_signals, SET_SIGNALS=where.block_signals + 2, DELAY=delay,
-        JOB=JOB, NEXT=NEXT, STATUS=STATUS, SLEEPERS=SLEEPERS, LEASE=LEASE, SETTINGS=SETTINGS, MUTEX=MUTEX,
+        JOB=JOB, NEXT=NEXT, CPU=CPU, STATUS=STATUS, SLEEPERS=SLEEPERS, LEASE=LEASE, SETTINGS=SETTINGS, MUTEX=MUTEX,
         SLOTS=SLOTS, SLOT_BYTES=SLOT_BYTES, OPEN=OPEN, STOP=STOP, WAITING=WAITING, ACTIVE=ACTIVE,
         NOT_OPEN=~OPEN, WAITING_AND_ACTIVE=WAITING | ACTIVE, WAITING_AND_ONE=WAITING | 1, WAKE_NS=WAKE_NS)
 
@@ -585,7 +664,7 @@ class Pools:
     they look at is never freed, so ending the process under them is safe.
     """
 
-    def __init__(self, new: Callable[[int, int, int], int | None], forget: Callable[[int], None],
+    def __init__(self, new: Callable[[int, int, int, int], int | None], forget: Callable[[int], None],
                  stop: Callable[[int], None]) -> None:
         self._new, self._forget, self._stop = new, forget, stop
         self._pools: dict[int, int] = {}
@@ -598,7 +677,7 @@ class Pools:
         process or by OVERSUBSCRIPTION_LIMIT, whichever is more.  Raises MemoryError."""
         count = max(1, min(threads, max(usable_cpus(), OVERSUBSCRIPTION_LIMIT)))
         if count not in self._pools:
-            pool = self._new(count, SPIN_NS, YIELD_NS)
+            pool = self._new(count, SPIN_NS, YIELD_NS, int(count <= usable_cpus()))
             if not pool:
                 raise MemoryError("no memory for a thread pool")
             # setdefault: of two threads that come here at once, both use the pool of the first
