@@ -71,7 +71,7 @@ class Cache:
             if found is not None:
                 self._memory.move_to_end((kind, key))
         if found is None and self.folder is not None:
-            read = _read(self.folder / kind / key)
+            read = _read(self.folder / kind / key, touch=True)
             if read is not None:
                 found = read[1]
                 self._remember(kind, key, found)
@@ -117,7 +117,7 @@ class Cache:
         """Return the entries of the folder, most recently used first."""
         entries = []
         for kind, path in self._files():
-            read = _read(path)
+            read = _read(path, touch=False)
             if read is not None:
                 status = path.stat()
                 entries.append(Entry(kind, path.name, status.st_size, status.st_mtime, read[0]))
@@ -188,8 +188,8 @@ def _private_folder(folder: Path) -> bool:
         return False
 
 
-def _read(path: Path) -> tuple[dict[str, str], bytes] | None:
-    """Return (note, bytes) of one entry where it is whole and private to this user."""
+def _read(path: Path, touch: bool) -> tuple[dict[str, str], bytes] | None:
+    """Return (note, bytes) of one entry where it is whole and private to this user.  touch: this is a use."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0))
     except OSError:
@@ -199,7 +199,7 @@ def _read(path: Path) -> tuple[dict[str, str], bytes] | None:
         if not stat.S_ISREG(status.st_mode) or not _mine(status):
             return None
         content = file.read()
-        if time.time() - status.st_mtime > _TOUCH_SECONDS and os.utime in os.supports_fd:
+        if touch and time.time() - status.st_mtime > _TOUCH_SECONDS and os.utime in os.supports_fd:
             os.utime(descriptor)
     start = len(_MAGIC) + _DIGEST
     body = memoryview(content)[start:]
