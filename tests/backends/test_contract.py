@@ -248,8 +248,8 @@ def test_batches(layout: str) -> None:
                               (Store("c", at(result), Var("acc", float32)),)),))
     compiled = Compiled(kernel)
     rng = np.random.default_rng(1)
-    for sizes in ({"b": 3, "m": 13, "n": 37, "k": 21}, {"b": 1, "m": 1, "n": 1, "k": 1}, {"b": 40, "m": 2, "n": 3, "k": 4},
-                  {"b": 0, "m": 2, "n": 3, "k": 4}, {"b": 2, "m": 50, "n": 20, "k": 700}):
+    for sizes in ({"b": 3, "m": 13, "n": 37, "k": 21}, {"b": 1, "m": 1, "n": 1, "k": 1},
+                  {"b": 40, "m": 2, "n": 3, "k": 4}, {"b": 0, "m": 2, "n": 3, "k": 4}, {"b": 2, "m": 50, "n": 20, "k": 700}):
         a, c = (rng.integers(-8, 9, [sizes[x] for x in axes]).astype(np.float32) for axes in (left, right))
         arrays = {"a": a, "b": c, "c": poison(tuple(sizes[x] for x in result), float32)}
         compiled(arrays, sizes)

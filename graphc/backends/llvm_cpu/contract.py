@@ -29,7 +29,6 @@ from graphc.backends.llvm_cpu.render import Context, Renderer
 from graphc.backends.llvm_cpu.tiling import Range, Tiling, Way, stride, tiling
 from graphc.ir import dim
 from graphc.ir.dim import Size
-from graphc.kernel import walk
 from graphc.kernel.ir import Contract, Expr, Kernel, Load
 from graphc.kernel.target import Target
 
@@ -39,12 +38,13 @@ TYPICAL = 128  # a size that is not known, for estimates
 @dataclass(frozen=True, slots=True)
 class Partition:
     """extent: number of work items.  grain: items per claim.  scratch: bytes per worker.  cost: estimated
-    ns of an item."""
+    ns of an item.  tiling: what `emit` builds."""
 
     extent: Size
     grain: int
     scratch: Size
     cost: float
+    tiling: Tiling
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +68,12 @@ def partition(kernel: Kernel, statement: Contract, target: Target) -> Partition:
         t.depth.extent, t.outer_steps))
     products = rows * columns * depth * steps / (8 * t.tile.lanes)  # ns at 4 GHz, two vectors a cycle
     cost = 50.0 + products + (rows * columns + (rows + columns) * depth * steps) / (4 * t.tile.lanes)
-    return Partition(t.items, max(1, int(1000 / cost)), _areas(t).end, cost)
+    return Partition(t.items, max(1, int(1000 / cost)), _areas(t).end, cost, t)
 
 
-def emit(renderer: Renderer, kernel: Kernel, statement: Contract, context: Context) -> None:
+def emit(renderer: Renderer, kernel: Kernel, statement: Contract, partition: Partition, context: Context) -> None:
     """Build the loop over the work items of `statement` at the end of the current block."""
-    product = _Product(renderer, kernel, tiling(kernel, statement, renderer.b.target), statement, context)
+    product = _Product(renderer, kernel, partition.tiling, statement, context)
     with renderer.b.loop(renderer.begin, renderer.end) as items:
         product.item(items.index)
 
@@ -109,7 +109,8 @@ def _divided(x: Value, by: Value) -> tuple[Value, Value]:
 class _Product:
     """Builds the code of one product.  `context` is what surrounds the Contract, all of it scalar."""
 
-    def __init__(self, renderer: Renderer, kernel: Kernel, tiled: Tiling, statement: Contract, context: Context) -> None:
+    def __init__(self, renderer: Renderer, kernel: Kernel, tiled: Tiling, statement: Contract,
+                 context: Context) -> None:
         self.renderer, self.kernel, self.t, self.context = renderer, kernel, tiled, context
         self.b, self.tile, self.statement = renderer.b, tiled.tile, statement
         areas = _areas(tiled)

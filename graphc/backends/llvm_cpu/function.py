@@ -44,7 +44,7 @@ def render(kernel: Kernel, schedule: Schedule, target: Target) -> Rendered:
     if product is not None:
         partition = contract.partition(kernel, product, target)
         renderer = Renderer(kernel, builder, plans, dim.ceildiv(partition.scratch, 64) * 64)
-        _contract(renderer, kernel, product)
+        _contract(renderer, kernel, product, partition)
         extent, grain, cost = partition.extent, partition.grain, partition.cost
     else:
         renderer = Renderer(kernel, builder, plans)
@@ -55,12 +55,12 @@ def render(kernel: Kernel, schedule: Schedule, target: Target) -> Rendered:
     return Rendered(module.text(), extent, grain, renderer.scratch_bytes, cost)
 
 
-def _contract(r: Renderer, kernel: Kernel, product: Contract) -> None:
+def _contract(r: Renderer, kernel: Kernel, product: Contract, partition: contract.Partition) -> None:
     if kernel.body[-1] is not product:
         raise BackendError(f"{kernel.name}: statements after a Contract are not supported")
     context = Context()
     r.statements(kernel.body[:-1], context)
-    contract.emit(r, kernel, product, context)
+    contract.emit(r, kernel, product, partition, context)
 
 
 def _items(r: Renderer, kernel: Kernel, schedule: Schedule) -> None:

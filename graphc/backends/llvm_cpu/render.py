@@ -9,8 +9,8 @@ rendered at least one lane is on.
 
 How contract.py works on top of this (agreed with its author):
 
-    contract.partition(kernel, statement, target) -> Partition(extent, grain, scratch, cost)
-    contract.emit(renderer, kernel, statement, context) -> None
+    contract.partition(kernel, statement, target) -> Partition(extent, grain, scratch, cost, tiling)
+    contract.emit(renderer, kernel, statement, partition, context) -> None
 
 `emit` builds, at the end of the current block of `renderer.b`, the loop over the work items
 `renderer.begin` <= t < `renderer.end` (i64 Values) and leaves the builder in the block where the kernel
@@ -173,12 +173,22 @@ class Renderer:
                     case "min" | "max":
                         value = b.intrinsic("s" + atom.op, x, y)
                     case "//" | "%":
-                        op = "floordiv" if atom.op == "//" else "floormod"
-                        value = primitives.apply(b, op, dtypes.int64, [x, y])
+                        value = self._divided(x, y, atom.op == "//")
                     case _:
                         raise BackendError(f"size operation {atom.op!r} is unknown to llvm_cpu")
             self._atoms[atom] = value
         return self._atoms[atom]
+
+    def _divided(self, x: Value, y: Value, quotient: bool) -> Value:
+        """Return x // y or x % y of sizes; y is positive in every run, and must not trap where it is read early."""
+        b = self.b
+        if y.constant is not None and y.constant > 0 and y.constant & (y.constant - 1) == 0:
+            return primitives.apply(b, "floordiv" if quotient else "floormod", dtypes.int64, [x, y])
+        y = y if y.constant is not None else b.intrinsic("smax", y, b.i64(1))
+        q = b.binary("sdiv", x, y)
+        r = x - q * y
+        below = r.lt(0)
+        return b.select(below, q - 1, q) if quotient else b.select(below, r + y, r)
 
     def _strides(self, shape: Sequence[Size]) -> tuple[Value, ...]:
         strides: list[Value] = []

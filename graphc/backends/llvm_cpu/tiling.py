@@ -18,16 +18,17 @@ from graphc.errors import BackendError
 from graphc.ir import dim
 from graphc.ir.dim import Size
 from graphc.kernel import walk
-from graphc.kernel.ir import Contract, Expr, Kernel, Load, Store, index, size
+from graphc.kernel.ir import Contract, Expr, Kernel, Load, Prim, Store, index, size
 from graphc.kernel.primitives import cast
 from graphc.kernel.target import Target
 
 DEPTH = 512  # terms that are added before the sums go back to memory
 ROWS = 192  # rows of an item at most: its packed panels stay in the second-level cache
 FEW_ROWS = 36  # rows of an item at least, where rows are split to have work for several threads
-COLUMNS = 256  # columns of an item whose B is read where it lies
+COLUMNS = 256  # columns of an item at most, where B is read where it lies
+FEW_COLUMNS = 64  # columns of an item at least, where columns are split for the same reason
 PACKED_COLUMNS = 128  # columns of an item that packs B: fewer, so that there are enough items without splitting rows
-ITEMS = 24  # items that are worth having: eight threads can share them evenly
+THREADS = 8  # threads that should have work; three times as many items let them end together
 
 
 class Way(Enum):
@@ -55,8 +56,8 @@ class Tiling:
 
     batch: axes outside of the tile; outer: depth axes that are stepped outside of it.  along: the axis
     that has the lanes in the epilogue (the columns, the rows, or none: then it runs element by element).
-    row_block, column_block, depth_block: elements of a block, multiples of the tile's where there are
-    several; row_blocks, column_blocks, depth_blocks: their number.
+    row_block, column_block, depth_block: elements of a block, equal but for the last one, so that threads
+    have equal work (rows in units of the tile); row_blocks, column_blocks, depth_blocks: their number.
     max_rows, max_columns, max_depth: bounds of the blocks, for the scratch.
     """
 
@@ -170,20 +171,37 @@ def tiling(kernel: Kernel, statement: Contract, target: Target) -> Tiling:
     step = 64 // tile.bytes
     depth_blocks = dim.maximum(1, dim.ceildiv(depth.extent, DEPTH))
     depth_block = dim.ceildiv(dim.ceildiv(depth.extent, depth_blocks), step) * step
-    max_columns = COLUMNS if right_way is Way.DIRECT else PACKED_COLUMNS
-    panels = dim.ceildiv(rows.extent, tile.rows)
-    column_panels = dim.ceildiv(columns.extent, tile.columns)
-    column_blocks = dim.ceildiv(columns.extent, max_columns)
-    least, most = max(1, FEW_ROWS // tile.rows), ROWS // tile.rows
-    share = panels * column_blocks * dim.product(axis.extent for axis in batch) // ITEMS
-    at_most = dim.minimum(most, dim.maximum(least, share)) if right_way is Way.DIRECT else most
-    row_blocks = dim.ceildiv(panels, at_most)
+    direct = right_way is Way.DIRECT
+    row_block, row_blocks, column_block, column_blocks = _blocks(
+        tile, rows.extent, columns.extent, dim.product(axis.extent for axis in batch), direct)
     return Tiling(
         tile, dtype, batch, rows, columns, depth, k[:-1], left, left_way, right, right_way, contract.body, along,
-        dim.ceildiv(panels, dim.maximum(row_blocks, 1)) * tile.rows, row_blocks,
-        dim.ceildiv(column_panels, dim.maximum(column_blocks, 1)) * tile.columns, column_blocks,
-        depth_block, depth_blocks, most * tile.rows, max_columns,
-        depth_block if isinstance(depth_block, int) else DEPTH)
+        row_block, row_blocks, column_block, column_blocks, depth_block, depth_blocks,
+        ROWS, COLUMNS if direct else PACKED_COLUMNS, depth_block if isinstance(depth_block, int) else DEPTH)
+
+
+def _blocks(tile: Tile, rows: Size, columns: Size, batches: Size, direct: bool) -> tuple[Size, Size, Size, Size]:
+    """Return row_block, row_blocks, column_block, column_blocks of `Tiling`.
+
+    Where B is read where it lies, rows are cut first, for no column of B costs anything twice; columns only as
+    far as there are too few rows.  Where B is packed, rows stay together.
+    """
+    width: Size = PACKED_COLUMNS
+    if direct:
+        strips = dim.maximum(dim.ceildiv(rows, FEW_ROWS) * batches, 1)
+        width = dim.ceildiv(columns, dim.ceildiv(THREADS, strips))
+        width = dim.minimum(COLUMNS, dim.maximum(FEW_COLUMNS, width))
+    column_blocks = dim.ceildiv(columns, width)
+    height: Size = ROWS
+    if direct:
+        share = rows * column_blocks * batches // (3 * THREADS)
+        height = dim.minimum(ROWS, dim.maximum(FEW_ROWS, share))
+    row_blocks = dim.ceildiv(rows, height)
+
+    def even(extent: Size, blocks: Size, unit: int) -> Size:
+        return dim.ceildiv(dim.ceildiv(extent, unit), dim.maximum(blocks, 1)) * unit
+
+    return even(rows, row_blocks, tile.unit), row_blocks, even(columns, column_blocks, tile.columns), column_blocks
 
 
 def _ranges(axes: Iterable[tuple[str, Expr]]) -> tuple[Range, ...]:
@@ -250,8 +268,8 @@ def _without_sign(expr: Expr) -> Expr:
     match expr:
         case _ if expr.dtype.is_integer and walk.children(expr):
             inner = walk.children(expr)[0]
-            same = getattr(expr, "op", None) == "cast" and inner.dtype.is_integer and inner.dtype.size == expr.dtype.size
-            return inner if same else expr
+            same = inner.dtype.is_integer and inner.dtype.size == expr.dtype.size
+            return inner if same and isinstance(expr, Prim) and expr.op == "cast" else expr
         case _:
             return expr
 
