@@ -135,7 +135,7 @@ _RESERVED = frozenset((
     *keyword.kwlist, *MATH, *ROUNDING, *SCALARS, *LIBRARY_NAMES, *(f"{p}_{s}" for s in SCALARS
                                                                  for p in ("bits", "to", "pointer")),
     "fma", "maximum", "minimum", "min", "max", "abs", "range", "inf", "nan", "cuda", "device", "math", "status",
-    "begin", "end", "buffers", "sizes", "worker", "scratch", "item", "raise_status"))
+    "begin", "end", "buffers", "sizes", "worker", "scratch", "item", "own"))
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "eq": "==", "ne": "!=", "lt": "<",
           "le": "<="}
 _LONGEST = 72  # characters of an expression before it gets a name of its own
@@ -193,12 +193,13 @@ class Printer:
     """Prints statements as lines of Python.  fail: the statement for a failing site (site + 1 given).
 
     An expression prints as an atom, a call or in parentheses, so that it can stand anywhere.
-    names: the Python name of each visible axis, Var and buffer.  scratch: bytes of Locals so far.
+    names: the Python name of each visible axis, Var and buffer.  scratch: bytes of Locals so far;
+    scratch_base: the Python name of the offset at which they begin, "" for 0.
     """
 
     kernel: Kernel
     fail: Callable[[int], str]
-    scratch_address: str = "scratch"
+    scratch_base: str = ""
     lines: list[str] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
     types: dict[str, DType] = field(default_factory=dict)
@@ -360,7 +361,8 @@ class Printer:
         offset = self.size(self.scratch)
         self.scratch = self.scratch + dim.ceildiv(dim.product(shape) * dtype.size, 64) * 64
         self.types[name], self.shapes[name] = dtype, shape
-        self.line(f"{self.bind(name)} = pointer_{memory_type(dtype)}({self.scratch_address}, {offset})")
+        start = f"{self.scratch_base} + {offset}" if self.scratch_base else offset
+        self.line(f"{self.bind(name)} = pointer_{memory_type(dtype)}(scratch, {start})")
 
     def loop_while(self, s: While) -> None:
         states = [self.fresh(n) for n in s.names]
@@ -410,7 +412,7 @@ class Printer:
         return f"({element} != 0)" if dtype.is_bool else element
 
     def stored(self, text: str, dtype: DType) -> str:
-        return f"uint8({text})" if dtype.is_bool else text
+        return f"uint8({_bare(text)})" if dtype.is_bool else text
 
     def added(self, a: str, b: str, dtype: DType) -> str:
         if dtype.is_floating and dtype.size < 4:
@@ -513,7 +515,7 @@ class Printer:
                 text = f"{args[0]} {_INFIX[op]} {args[1]}"
                 return f"({text})" if e.dtype.is_bool else wrapped(text, e.dtype)
             case _ if op in MATH or op in ROUNDING or op == "fma":
-                return f"{op}({', '.join(args)})"
+                return f"{op}({', '.join(map(_bare, args))})"
             case _:
                 raise BackendError(f"kernel {self.kernel.name}: primitive {op} cannot be printed as Python")
 

@@ -54,9 +54,9 @@ def softmax(begin, end, buffers, sizes, worker, scratch):
             m = maximum(m, x[i * n1 + j])
         s = float32(0.0)
         for j_1 in range(n1):
-            s = s + exp((x[i * n1 + j_1] - m))
+            s = s + exp(x[i * n1 + j_1] - m)
         for j_2 in range(n1):
-            y[i * n1 + j_2] = exp((x[i * n1 + j_2] - m)) / s
+            y[i * n1 + j_2] = exp(x[i * n1 + j_2] - m) / s
     return int32(status)
 '''
 
