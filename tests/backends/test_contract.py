@@ -397,14 +397,15 @@ def test_pieces_give_the_same_bits(layout: str, sizes: tuple[int, int, int]) -> 
     assert results[0] == results[1] == results[2]
 
 
+@pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("shape", [(256, 256, 256, "nn"), (1024, 1024, 1024, "nn"), (128, 512, 784, "nn"),
                                    (128, 256, 512, "nn"), (784, 512, 128, "tn"), (512, 256, 128, "tn"),
                                    (128, 512, 256, "nt")], ids=str)
-def test_packing_is_hardly_repeated(shape: tuple[int, int, int, str]) -> None:
+def test_packing_is_hardly_repeated(shape: tuple[int, int, int, str], known: bool) -> None:
     """Copies beyond one of each operand cost under 3 % of the multiplications (a vector copied takes as
     long as two multiplied, a vector transposed four)."""
     rows, columns, depth, layout = shape
-    kernel = product(layout=layout)
+    kernel = product(*shape) if known else product(layout=layout)
     t = tiling.tiling(kernel, kernel.body[0], TARGETS["host"])  # type: ignore[arg-type]
     sizes = {"m": rows, "n": columns, "k": depth}
     row_blocks, column_blocks = (dim.evaluate(s, sizes) for s in (t.row_blocks, t.column_blocks))

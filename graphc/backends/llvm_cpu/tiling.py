@@ -26,9 +26,9 @@ DEPTH = 512  # terms that are added before the sums go back to memory
 ROWS = 192  # rows of an item at most: its packed panels stay in the second-level cache
 FEW_ROWS = 36  # rows of an item at least, where rows are split to have work for several threads
 COLUMNS = 256  # columns of an item at most, where B is read where it lies
-FEW_COLUMNS = 64  # columns of an item at least, where columns are split for the same reason
-PACKED_COLUMNS = 128  # columns of an item that packs B: fewer, so that there are enough items without splitting rows
-THREADS = 8  # threads that should have work; three times as many items let them end together
+FEW_COLUMNS = 64  # columns of an item at least
+PACKED_COLUMNS = 128  # columns of an item that packs B, or where their number is not known
+ITEMS = 24  # items that are worth having: eight threads can share them evenly
 
 
 class Way(Enum):
@@ -183,18 +183,16 @@ def tiling(kernel: Kernel, statement: Contract, target: Target) -> Tiling:
 def _blocks(tile: Tile, rows: Size, columns: Size, batches: Size, direct: bool) -> tuple[Size, Size, Size, Size]:
     """Return row_block, row_blocks, column_block, column_blocks of `Tiling`.
 
-    Where B is read where it lies, rows are cut first, for no column of B costs anything twice; columns only as
-    far as there are too few rows.  Where B is packed, rows stay together.
+    Where B is read where it lies, rows are cut as finely as items are wanted, for that costs nothing twice.
+    Where B is packed, rows stay together.
     """
-    width: Size = PACKED_COLUMNS
-    if direct:
-        strips = dim.maximum(dim.ceildiv(rows, FEW_ROWS) * batches, 1)
-        width = dim.ceildiv(columns, dim.ceildiv(THREADS, strips))
-        width = dim.minimum(COLUMNS, dim.maximum(FEW_COLUMNS, width))
+    width = PACKED_COLUMNS
+    if direct and isinstance(columns, int):  # at least two blocks, for products of few rows
+        width = min(COLUMNS, max(FEW_COLUMNS, -(-columns // 2)))
     column_blocks = dim.ceildiv(columns, width)
     height: Size = ROWS
     if direct:
-        share = rows * column_blocks * batches // (3 * THREADS)
+        share = rows * column_blocks * batches // ITEMS
         height = dim.minimum(ROWS, dim.maximum(FEW_ROWS, share))
     row_blocks = dim.ceildiv(rows, height)
 
