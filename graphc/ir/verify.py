@@ -22,8 +22,13 @@ from graphc.ops.base import all_ops
 NO_SYMBOLS: frozenset[str] = frozenset()
 
 
-def verify(function: Function) -> Function:
-    """Return `function` if it and its bodies are well formed, else raise VerifyError."""
+def verify(function: Function, inferred: set[Node] | None = None) -> Function:
+    """Return `function` if it and its bodies are well formed, else raise VerifyError.
+
+    inferred: nodes whose attrs and types were found right before, and need not be inferred again (nodes never change);
+    receives those of this function.
+    """
+    known_nodes = set() if inferred is None else inferred
     equalities = _Equalities(function.conditions)
     checked: set[int] = set()
     stack: list[tuple[Function, frozenset[str], bool]] = [(function, NO_SYMBOLS, True)]
@@ -33,7 +38,7 @@ def verify(function: Function) -> Function:
             continue
         checked.add(id(f))
         known = outer | _signature(f, outermost)
-        _verify_nodes(f, known, equalities)
+        _verify_nodes(f, known, equalities, known_nodes)
         _verify_results(f, equalities)
         stack.extend((body, known, False) for node in f.nodes for _, body in node.bodies())
     return function
@@ -111,43 +116,52 @@ def _signature(f: Function, outermost: bool) -> frozenset[str]:
     return frozenset(bound)
 
 
-def _verify_nodes(f: Function, known: frozenset[str], equalities: _Equalities) -> None:
+def _verify_nodes(f: Function, known: frozenset[str], equalities: _Equalities, inferred: set[Node]) -> None:
     registry = all_ops()
     defined = set(f.inputs)
-    sized: set[Type] = set()
     for number, node in enumerate(f.nodes):
-        def fail(message: str, number: int = number, node: Node = node) -> VerifyError:
-            made = f" from {node.origin[0]!r}" if node.origin else ""
-            return _fail(f, f"node {number}, {node.op.name}{made}: {message}")
-
-        if registry.get(node.op.name) is not node.op:
-            raise fail("this op is not in the registry")
         for i, v in enumerate(node.inputs):
             if v not in defined:
-                raise fail(f"input {i} is used before it is defined")
-        for i, v in enumerate(node.outputs):
-            if v.producer is not node or v.index != i:
-                raise fail(f"output {i} does not know its node")
+                raise _fail_at(f, number, f"input {i} is used before it is defined")
+        for v in node.outputs:
             if v in defined:
-                raise fail("this node stands twice in the function")
+                raise _fail_at(f, number, "this node stands twice in the function")
             defined.add(v)
-        for name, value in node.attrs.items():
-            if not _plain(value):
-                raise fail(f"attr {name!r} of type {type(value).__name__} is not plain data")
-        try:
-            inferred = types(node.op, node.inputs, node.attrs)
-        except GraphcError as error:
-            raise fail(str(error)) from error
-        if len(inferred) != len(node.outputs):
-            raise fail(f"{len(inferred)} outputs are inferred, {len(node.outputs)} are there")
-        for i, (v, t) in enumerate(zip(node.outputs, inferred, strict=True)):
-            if not equalities.hold(v.type, t):
-                raise fail(f"output {i} has the type {v.type}, inference gives {t}")
-            if t not in sized:
-                if isinstance(t, TensorType) and not symbols_of(t.shape) <= known:
-                    unbound = ", ".join(sorted(symbols_of(t.shape) - known))
-                    raise fail(f"the size {unbound} of output {i} is bound nowhere")
-                sized.add(t)
+        if node in inferred:
+            continue
+        if registry.get(node.op.name) is not node.op:
+            raise _fail_at(f, number, "this op is not in the registry")
+        _verify_node(f, number, equalities)
+        for i, v in enumerate(node.outputs):
+            if isinstance(v.type, TensorType) and not (symbols := symbols_of(v.type.shape)) <= known:
+                unbound = ", ".join(sorted(symbols - known))
+                raise _fail_at(f, number, f"the size {unbound} of output {i} is bound nowhere")
+        inferred.add(node)
+
+
+def _fail_at(f: Function, number: int, message: str) -> VerifyError:
+    node = f.nodes[number]
+    made = f" from {node.origin[0]!r}" if node.origin else ""
+    return _fail(f, f"node {number}, {node.op.name}{made}: {message}")
+
+
+def _verify_node(f: Function, number: int, equalities: _Equalities) -> None:
+    """Check attrs and types of one node."""
+    node = f.nodes[number]
+    for name, value in node.attrs.items():
+        if not _plain(value):
+            raise _fail_at(f, number, f"attr {name!r} of type {type(value).__name__} is not plain data")
+    try:
+        found = types(node.op, node.inputs, node.attrs)
+    except GraphcError as error:
+        raise _fail_at(f, number, str(error)) from error
+    if len(found) != len(node.outputs):
+        raise _fail_at(f, number, f"{len(found)} outputs are inferred, {len(node.outputs)} are there")
+    for i, (v, t) in enumerate(zip(node.outputs, found, strict=True)):
+        if v.producer is not node or v.index != i:
+            raise _fail_at(f, number, f"output {i} does not know its node")
+        if not equalities.hold(v.type, t):
+            raise _fail_at(f, number, f"output {i} has the type {v.type}, inference gives {t}")
 
 
 def _verify_results(f: Function, equalities: _Equalities) -> None:

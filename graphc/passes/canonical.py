@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from graphc.dtypes import float32
+from graphc.dtypes import bool_, float32, int32
 from graphc.ir.function import Function, Value
 from graphc.ir.types import TensorType
 from graphc.passes.bodies import everywhere
@@ -55,6 +55,19 @@ def _splat(m: Match) -> Value:
     return m.make("BroadcastTo", scalar, shape=m.type.shape)
 
 
+def _one_element(m: Match) -> bool:
+    return bool(m["x"].tensor.elements == 1)
+
+
+def _gains_axes_of_one(m: Match) -> bool:
+    """Whether one element gets more axes, which a broadcast says too."""
+    return _one_element(m) and m["x"].tensor.rank < m.type.rank
+
+
+def _copies(m: Match) -> Value:
+    return m.make("BroadcastTo", m.make("Reshape", m["x"], shape=()), shape=m.type.shape)
+
+
 def _same_type(m: Match) -> bool:
     return bool(m["x"].type == m.type)
 
@@ -87,7 +100,11 @@ def _over_ones(m: Match) -> bool:
 
 
 def _constant_first(m: Match) -> bool:
-    return is_constant(m["x"]) and not is_constant(m["y"])
+    return is_constant(m.inputs[0]) and not is_constant(m.inputs[1])
+
+
+def _exchanged(m: Match) -> Value:
+    return m.make(m.op.name, m.inputs[1], m.inputs[0])
 
 
 def _added(m: Match) -> Value:
@@ -115,6 +132,7 @@ def _flag(name: str) -> Callable[[Match], Value]:
 # -- the table --------------------------------------------------------------------------------------------------------
 
 _SAMPLE = {"x": TensorType(float32, (3, 1, 4))}
+_EXAMPLES = {"Logical": TensorType(bool_, (3, 4)), "Bitwise": TensorType(int32, (3, 4)), "": TensorType(float32, (3, 4))}
 _SWAP = {"j": {"perm": (1, 0)}, "k": {}}
 _PRODUCTS = (("MatMul", "transpose_a", "transpose_b"), ("BatchMatMulV2", "adj_x", "adj_y"))
 
@@ -136,6 +154,9 @@ RULES: tuple[Rule, ...] = (
     Rule("ExpandDims{k}(x)", _reshaped, given={"k": {"axis": (1,)}}),
     Rule("Squeeze{k}(x)", _reshaped, given={"x": TensorType(float32, (3, 1)), "k": {"axis": (1,)}}),
     Rule("Reshape{k}(x)", "x", when=_same_type, given={"k": {"shape": (3, 4)}}),
+    Rule("Reshape{k}(x)", _broadcast, when=_gains_axes_of_one, given={"x": TensorType(float32, ()), "k": {"shape": (1, 1)}}),
+    Rule("Reshape{k}(BroadcastTo{j}(x))", _copies, when=_one_element,
+         given={"x": TensorType(float32, (1,)), "j": {"shape": (3, 4)}, "k": {"shape": (12,)}}),
     Rule("Reshape{k}(Reshape{j}(x))", _reshaped, given={"j": {"shape": (2, 6)}, "k": {"shape": (4, 3)}}),
     Rule("Transpose{k}(x)", "x", when=_in_order, given={"k": {"perm": (0, 1)}}),
     Rule("Transpose{k}(Transpose{j}(x))", _composed,
@@ -148,8 +169,9 @@ RULES: tuple[Rule, ...] = (
     *(Rule(f"{op}{{k}}(x)", _reshaped, preserves=ROUNDING, when=_over_ones,
            given={**_SAMPLE, "k": {"axis": (1,), "keepdims": False}}) for op in ("Sum", "Mean", "Prod", "Max", "Min")),
     # Order of operands.
-    *(Rule(f"{op}(x, y)", f"{op}(y, x)", when=_constant_first, on="float", given={"x": 3.0})
-      for op in sorted(COMMUTATIVE) if not op.startswith(("Bitwise", "Logical"))),
+    *(Rule(f"{op}(...)", _exchanged, when=_constant_first, given={
+        "inputs": 2, "in0": bool(op.startswith("Logical")) or 3, "in1": _EXAMPLES.get(op[:7], _EXAMPLES[""])})
+      for op in sorted(COMMUTATIVE)),
     Rule("Greater(x, y)", "Less(y, x)"),
     Rule("GreaterEqual(x, y)", "LessEqual(y, x)"),
     # Transposed operands of products.

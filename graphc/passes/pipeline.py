@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from graphc.errors import GraphcError, PassError
-from graphc.ir.function import Function
+from graphc.ir.function import Function, Node
 from graphc.ir.text import count_nodes, show
 from graphc.ir.verify import verify
 from graphc.options import Options
@@ -81,6 +81,7 @@ class Pipeline:
         self._options = options
         self._folder = Path(options.dump_passes) if options.dump_passes else None
         self._dumped = 0
+        self._inferred: set[Node] = set()
 
     def run(self, function: Function, steps: tuple[Pass | Repeat, ...]) -> Function:
         """Return `function` after `steps`.  Raises PassError."""
@@ -106,7 +107,7 @@ class Pipeline:
         try:
             after = step.run(function, self._options)
             if after is not function:
-                verify(after)
+                verify(after, self._inferred)
         except Exception as error:
             raise PassError(self._crash(step, function, error)) from error
         seconds = time.perf_counter() - start

@@ -71,6 +71,8 @@ class Example:
                 self.letters[name] = value
                 return value
         count = int(self.given.get("inputs", 0)) if pattern.variadic else 0
+        if count:
+            dtype = self.given.get("in1", TensorType(dtype, ())).dtype
         args = [self.build(a, dtype) for a in (*pattern.args, *(Letter(f"in{i}") for i in range(count)))]
         attrs = self.given.get(pattern.attrs, {}) if pattern.attrs else {}
         return self.builder.add(lookup(pattern.op), args, attrs).output
