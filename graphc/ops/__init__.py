@@ -8,16 +8,38 @@ from graphc.ops import (
     contraction,
     elementwise_binary,
     elementwise_unary,
+    host,
+    indexing,
     inference,
+    matrix,
     movement,
     nn,
     reductions,
+    scan,
     slicing,
     sources,
     state,
+    structured,
 )
 
 base.seal()
 
-__all__ = ["base", "cast", "contraction", "elementwise_binary", "elementwise_unary", "inference", "movement", "nn",
-           "reductions", "slicing", "sources", "state"]
+__all__ = [
+    "base",
+    "cast",
+    "contraction",
+    "elementwise_binary",
+    "elementwise_unary",
+    "host",
+    "indexing",
+    "inference",
+    "matrix",
+    "movement",
+    "nn",
+    "reductions",
+    "scan",
+    "slicing",
+    "sources",
+    "state",
+    "structured",
+]
