@@ -156,8 +156,7 @@ def _lines(body: walk.Block, indent: str) -> Iterator[str]:
                     yield f"{indent}else"
                     yield from _lines(orelse, deeper)
             case While(names, initial, condition, inner, after):
-                states = ", ".join(f"{n} = {format_expr(v)}" for n, v in zip(names, initial, strict=True))
-                yield f"{indent}while {format_expr(condition)} from {states}"
+                yield f"{indent}while {format_expr(condition)} from {', '.join(names)} = {_list(initial)}"
                 yield from _lines(inner, deeper)
                 yield f"{deeper}yield {_list(after)}"
             case Scatter(buffer, index, value, mode):
