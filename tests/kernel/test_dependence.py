@@ -13,6 +13,7 @@ from graphc.ir.dim import symbol
 from graphc.kernel.dependence import independent
 from graphc.kernel.ir import (
     Axis,
+    Const,
     Expr,
     For,
     Let,
