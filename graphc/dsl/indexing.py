@@ -14,7 +14,7 @@ import numpy as np
 from graphc import dtypes
 from graphc.dsl.convert import convert_to_tensor
 from graphc.dsl.scope import create, has_tensor, name_scope, plain
-from graphc.errors import GraphError, ShapeError
+from graphc.errors import ShapeError
 from graphc.graph.shape import Dimension
 from graphc.graph.tensor import Tensor
 
@@ -116,13 +116,11 @@ def gather(params: Any, indices: Any, validate_indices: Any = None, name: str | 
 
     Source: tf.gather.
     """
-    if batch_dims:
-        raise GraphError("gather: batch_dims is not supported; use tf.gather_nd")
     with name_scope(name, "GatherV2", [params, indices]) as scope:
-        along = 0 if axis is None else plain(axis)
+        along = batch_dims if axis is None else plain(axis)
         return cast(Tensor, create("GatherV2", scope, [
             convert_to_tensor(params, name="params"), convert_to_tensor(indices, name="indices"),
-            along if isinstance(along, int) else convert_to_tensor(along, name="axis")]))
+            along if isinstance(along, int) else convert_to_tensor(along, name="axis")], {"batch_dims": batch_dims}))
 
 
 def gather_nd(params: Any, indices: Any, name: str | None = None) -> Tensor:

@@ -119,4 +119,4 @@ def create(op_type: str, scope: str | None, inputs: Iterable[Any], attrs: Mappin
         else:
             given = [v if isinstance(v, Tensor) else _constant(v, like.dtype) for v in given]
     made = get_default_graph().create_op(op_type, given, full, scope or None)
-    return made.outputs[0] if entry.outputs == 1 else made.outputs
+    return made.outputs[0] if entry.outputs >= 0 and len(made.outputs) == 1 else made.outputs

@@ -22,7 +22,7 @@ from graphc.graph.tensor import Tensor
 from graphc.ir import dim
 from graphc.ir.dim import Dim, Size
 from graphc.ir.types import Shape, TensorType
-from graphc.ops.base import REQUIRED, Call, InvalidValue, Op, PartialType, attr_or_value, lookup
+from graphc.ops.base import REQUIRED, Call, InvalidValue, Kind, Op, PartialType, attr_or_value, lookup
 
 VALUE_LIMIT = 256
 """Integer tensors of up to this many elements carry their symbolic content through the graph: shapes, axes, lengths."""
@@ -151,6 +151,8 @@ class GraphRules:
         op: Op = operation.op
         ctx = GraphInference(operation)
         types = list(op.infer(ctx))
+        if op.kind is Kind.RANDOM:
+            types.pop()  # the next counter, which exists in the IR alone
         values = symbolic_values(op, operation.inputs, operation.attrs, types, ctx)
         return list(zip(types, values, strict=True))
 
@@ -161,7 +163,7 @@ def symbolic_values(op: Op, inputs: Sequence[Tensor], attrs: Mapping[str, Any], 
     nothing: list[np.ndarray | None] = [None] * len(types)
     if op.name == "Const":
         return [_constant(np.asarray(attrs["value"]))]
-    if not (op.symbolic or op.of_shape) or any(_too_large(t) for t in types):
+    if op.name == "PlaceholderWithDefault" or not (op.symbolic or op.of_shape) or any(_too_large(t) for t in types):
         return nothing
     filled = dict(attrs)
     for i, attr in op.static.items():
