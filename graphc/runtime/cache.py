@@ -119,8 +119,8 @@ class Cache:
         for kind, path in self._files():
             read = _read(path, touch=False)
             if read is not None:
-                status = path.stat()
-                entries.append(Entry(kind, path.name, status.st_size, status.st_mtime, read[0]))
+                note, _, status = read
+                entries.append(Entry(kind, path.name, status.st_size, status.st_mtime, note))
         return sorted(entries, key=lambda e: (-e.used, e.kind, e.key))
 
     def why(self, key: str) -> Entry | None:
@@ -188,8 +188,8 @@ def _private_folder(folder: Path) -> bool:
         return False
 
 
-def _read(path: Path, touch: bool) -> tuple[dict[str, str], bytes] | None:
-    """Return (note, bytes) of one entry where it is whole and private to this user.  touch: this is a use."""
+def _read(path: Path, touch: bool) -> tuple[dict[str, str], bytes, os.stat_result] | None:
+    """Return (note, bytes, status) of one entry where it is whole and private to this user.  touch: this is a use."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0))
     except OSError:
@@ -206,7 +206,7 @@ def _read(path: Path, touch: bool) -> tuple[dict[str, str], bytes] | None:
     if content[:len(_MAGIC)] != _MAGIC or hashlib.sha256(body).digest() != content[len(_MAGIC):start]:
         return None
     length = int.from_bytes(body[:8], "little")
-    return json.loads(bytes(body[8:8 + length])), bytes(body[8 + length:])
+    return json.loads(bytes(body[8:8 + length])), bytes(body[8 + length:]), status
 
 
 def _write(path: Path, content: bytes) -> None:

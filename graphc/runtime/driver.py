@@ -32,7 +32,8 @@ from __future__ import annotations
 
 from string import Template
 
-from graphc.runtime.threads import Platform, pool_text
+from graphc.runtime.pool import pool_text
+from graphc.runtime.waiting import Platform
 
 END, CALL, FORK, COPY, LOOP, NEXT, BRANCH, JUMP, HOST, LINK, SKIP = range(11)
 STEP_WORDS = 8
@@ -320,7 +321,7 @@ IMPORTS = ("memcpy", "memset", "syscall", "clock_gettime", "sched_yield", "sched
 
 
 def driver_text(where: Platform, delay: str = "") -> str:
-    """Return the driver and the pool as one LLVM module.  `delay`: see threads.pool_text."""
+    """Return the driver and the pool as one LLVM module.  `delay`: see pool.pool_text."""
     return Template(_DRIVER).substitute(
         POOL=pool_text(where, delay), END=END, CALL=CALL, FORK=FORK, COPY=COPY, LOOP=LOOP, NEXT=NEXT, BRANCH=BRANCH,
         JUMP=JUMP, HOST=HOST, LINK=LINK, DONE=DONE, CALL_HOST=CALL_HOST, TICK=TICK, FAILED=FAILED, STEP_NS=STEP_NS)

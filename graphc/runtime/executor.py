@@ -46,19 +46,33 @@ class Converter(Protocol):
         ...
 
 
+class Watch(Protocol):
+    """What is told of each step of a run: check_numerics, profiles."""
+
+    def before(self, frame: Frame, step: Step) -> None:
+        """`step` is about to run."""
+        ...
+
+    def after(self, frame: Frame, step: Step) -> None:
+        """`step` has run.  What this raises ends the run."""
+        ...
+
+
 class Executor:
     """Runs one program on one set of variables.
 
     threads: how many may work on one run.  poison: fill a frame with NaN before each run (tests).
+    watch: told of each step; the driver then returns to Python after every one.
     """
 
     def __init__(self, program: Program, variables: Variables, native: Native, threads: int = 1,
-                 poison: bool = False) -> None:
+                 poison: bool = False, watch: Watch | None = None) -> None:
         self.program = program
         self.variables = variables
         self.native = native
         self.threads = threads
         self.poison = poison
+        self.watch = watch
         self.layout = Layout(program)
         self.bindings = 0  # how many frames were bound: tests of reuse
         self._idle: dict[Any, list[Lease]] = {}
@@ -85,7 +99,7 @@ class Executor:
             "ndarray": np.ndarray, "address": address, "lend": _lend, "pack": dtypes.float32_to_bfloat16,
             "unpack": dtypes.bfloat16_to_float32,
         }
-        exec(compile(source, "<runner>", "exec"), scope)  # noqa: S102 - our own text
+        exec(compile(source, "<runner>", "exec"), scope)
         function: Runner = scope["runner"]
         return function
 
@@ -106,7 +120,7 @@ class Executor:
         """
         arrays = [np.asarray(f) for f in feeds]
         binding = self.program.bind(arrays)
-        frame = Frame(self.layout, binding, self.native, self.threads)
+        frame = Frame(self.layout, binding, self.native, self.threads, single_steps=self.watch is not None)
         for number, (array, slot) in enumerate(zip(arrays, self.program.plan.feeds, strict=True)):
             if array.shape != frame.feed_shapes[number]:
                 raise errors.InvalidArgumentError(
@@ -139,15 +153,24 @@ class Executor:
 
     def settle(self, frame: Frame, event: int) -> None:
         """Deal with what the driver returned for, until the run is done.  Raises the run's error."""
-        layout, words = self.layout, frame.words
+        layout, words, watch = self.layout, frame.words, self.watch
+        current: Step | None = None
         while event != d.DONE:
             step = (words[d.FRAME_AT] - frame.address) // WORD
+            if event == d.FAILED:
+                raise kernel_error(self.program, layout.origins[words[step + 7]], words[d.FRAME_STATUS])
             if event == d.CALL_HOST:
                 self._call_host(frame, layout.origins[words[step + 7]])
+                step += d.STEP_WORDS
                 words[d.FRAME_AT] += WORD * d.STEP_WORDS
-            elif event == d.FAILED:
-                raise kernel_error(self.program, layout.origins[words[step + 7]], words[d.FRAME_STATUS])
             # After TICK, as after any other call, the interpreter has looked for signals by now.
+            if watch is not None:
+                if current is not None:
+                    watch.after(frame, current)
+                origin = words[step + 7]
+                current = layout.origins[origin] if origin >= 0 else None
+                if current is not None:
+                    watch.before(frame, current)
             event = self.native.run(frame.address, 1)
 
     def _call_host(self, frame: Frame, step: Step) -> None:

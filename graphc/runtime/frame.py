@@ -246,7 +246,8 @@ class Frame:
     __slots__ = ("address", "arena", "enter", "feed_shapes", "feeds", "fetch_shapes", "fetches", "generation", "layout",
                  "memory", "nbytes", "shapes", "state_shapes", "table", "words")
 
-    def __init__(self, layout: Layout, binding: Mapping[str, int], native: Native, threads: int) -> None:
+    def __init__(self, layout: Layout, binding: Mapping[str, int], native: Native, threads: int,
+                 single_steps: bool = False) -> None:
         program, plan = layout.program, layout.program.plan
         values = layout.sizes.evaluate(binding)
         numbers = np.array(values, np.int64)
@@ -279,10 +280,9 @@ class Frame:
         try:
             self.memory = aligned_empty(self.nbytes)
         except MemoryError:
-            where = ", ".join(f"{k}={v}" for k, v in sorted(binding.items()))
+            where = " with " + ", ".join(f"{k}={v}" for k, v in sorted(binding.items())) if binding else ""
             raise errors.ResourceExhaustedError(
-                None, None, f"this run needs {sum(blocks)} bytes of working memory" + (f" with {where}" if where else "")
-            ) from None
+                None, None, f"this run needs {sum(blocks)} bytes of working memory{where}") from None
         base = address(self.memory)
         self.arena = self.memory[:values[layout.arena]]
 
@@ -313,7 +313,9 @@ class Frame:
                 t[layout.fetch_words + i] = base + starts[fetches_at + i]
             t[layout.link_step + 6] = d.LINK
         t[layout.use_at] = t[layout.use_of]
-        self.words = memoryview(t)
+        if single_steps:
+            t[d.FRAME_QUANTUM] = t[d.FRAME_INTERVAL] = 0
+        self.words: memoryview = t.data
         self.enter: Callable[[], int] = native.enter(self.address)
 
         self.feeds = [None if lent else self._block(starts[feeds_at + i], "feed", i, values, plan.feeds[i].dtype)

@@ -198,7 +198,7 @@ def link(objects: Iterable[bytes], exports: Sequence[str], soname: str,
     data = [s for s in everything if s.flags & _WRITE and s not in relro and s.kind != _NOBITS]
     zero = [s for s in everything if s.flags & _WRITE and s not in relro and s.kind == _NOBITS]
     got_names = _got_symbols(parsed)
-    slots = {name: i for i, name in enumerate(undefined)} | {key: len(undefined) + i for i, key in enumerate(got_names)}
+    slots: dict[Any, int] = {key: i for i, key in enumerate([*undefined, *got_names])}
     dynamic_64 = sum(r.kind == _R_64 for s in everything for r in s.relocs)
 
     strings = _Strings()
@@ -225,8 +225,8 @@ def link(objects: Iterable[bytes], exports: Sequence[str], soname: str,
     end_zero = _place(zero, end_data)
 
     image = bytearray(end_data)
-    for s in everything:
-        image[s.address:s.address + len(s.data)] = s.data
+    for section in everything:
+        image[section.address:section.address + len(section.data)] = section.data
 
     def stub(name: str) -> int:
         return at_stubs + 16 * slots[name]
@@ -239,11 +239,11 @@ def link(objects: Iterable[bytes], exports: Sequence[str], soname: str,
     addresses = {name: o.sections[s.section].address + s.value for name, (o, s) in defined.items()}
 
     for number, o in enumerate(parsed):
-        for s in o.sections.values():
-            for r in s.relocs:
+        for section in o.sections.values():
+            for r in section.relocs:
                 symbol = o.symbols[r.symbol]
                 known = _address(o, symbol, addresses)
-                place = s.address + r.offset
+                place = section.address + r.offset
                 key: Any = symbol.name if known is None else _slot_key(number, r.symbol, symbol, defined)
                 if r.kind in (_R_PC32, _R_PLT32):
                     _put32(image, place, (stub(symbol.name) if known is None else known) + r.addend - place, symbol)
@@ -253,11 +253,12 @@ def link(objects: Iterable[bytes], exports: Sequence[str], soname: str,
                         relas[slots[key]] = (at_got + 8 * slots[key], _R_RELATIVE, known)
                 elif r.kind == _R_PC64 and known is not None:
                     struct.pack_into("<q", image, place, known + r.addend - place)
-                elif r.kind == _R_64 and s.flags & _WRITE:
+                elif r.kind == _R_64 and section.flags & _WRITE:
                     relas.append((place, _R_RELATIVE, known + r.addend) if known is not None else
                                  (place, (1 + slots[symbol.name]) << 32 | _R_64, r.addend))
                 else:
-                    raise LinkError(f"relocation {r.kind} against {symbol.name or s.name} in {s.name} is not supported")
+                    raise LinkError(f"relocation {r.kind} against {symbol.name or 'a section'} in {section.name} "
+                                    "is not supported")
     assert len(relas) == rela_count
 
     # Tables of the loader.
@@ -295,12 +296,13 @@ def link(objects: Iterable[bytes], exports: Sequence[str], soname: str,
     def segment(kind: int, flags: int, start: int, end: int, file_end: int, align: int) -> bytes:
         return struct.pack("<IIQQQQQQ", kind, flags, start, start, start, file_end - start, end - start, align)
 
-    r, w, x = 4, 2, 1
-    segments = (segment(1, r, 0, end_readonly, end_readonly, PAGE) + segment(1, r | x, at_code, end_code, end_code, PAGE)
-                + segment(1, r | w, at_dynamic, end_zero, end_data, PAGE)
-                + segment(2, r | w, at_dynamic, at_got, at_got, 8)
-                + segment(0x6474E552, r, at_dynamic, end_relro, end_relro, 1)   # RELRO
-                + segment(0x6474E551, r | w, 0, 0, 0, 16))                     # the stack is not executable
+    read, write, run = 4, 2, 1
+    segments = (segment(1, read, 0, end_readonly, end_readonly, PAGE)
+                + segment(1, read | run, at_code, end_code, end_code, PAGE)
+                + segment(1, read | write, at_dynamic, end_zero, end_data, PAGE)
+                + segment(2, read | write, at_dynamic, at_got, at_got, 8)
+                + segment(0x6474E552, read, at_dynamic, end_relro, end_relro, 1)   # RELRO
+                + segment(0x6474E551, read | write, 0, 0, 0, 16))                     # the stack is not executable
     image[64:64 + len(segments)] = segments
     return _with_section_headers(image, areas)
 

@@ -25,7 +25,7 @@ def aligned_empty(nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 def aligned_copy(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return a contiguous, aligned copy of `array`.  Raises MemoryError."""
-    copy = aligned_empty(array.nbytes).view(array.dtype).reshape(array.shape)
+    copy: np.ndarray[Any, Any] = aligned_empty(array.nbytes).view(array.dtype).reshape(array.shape)
     copy[...] = array
     return copy
 

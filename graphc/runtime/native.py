@@ -15,7 +15,8 @@ from typing import Any
 from graphc.runtime import link
 from graphc.runtime.cache import Cache, digest, versions
 from graphc.runtime.driver import IMPORTS, SYMBOLS, driver_text
-from graphc.runtime.threads import Platform, Pools
+from graphc.runtime.threads import Pools
+from graphc.runtime.waiting import Platform
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def compile_object(text: str, name: str) -> bytes:
 
 
 def load_native(store: Cache, delay: str = "", where: Platform | None = None, imports: Sequence[str] = ()) -> Native:
-    """Return the driver, from `store` where it is there.  delay (threads.pool_text), where and imports, the
+    """Return the driver, from `store` where it is there.  delay (pool.pool_text), where and imports, the
     further functions that the delays call, are for tests."""
     text = driver_text(where or Platform.host(), delay)
     key = digest(text, versions())

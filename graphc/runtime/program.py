@@ -100,8 +100,8 @@ def _compile(sizes: Sequence[Size]) -> Callable[[Mapping[str, int]], tuple[int, 
 
     body = ", ".join(re.sub(r"[A-Za-z_]\w*", rename, str(size)) for size in sizes)
     source = f"lambda {', '.join(local[n] for n in names)}: ({body}{',' if sizes else ''})"
-    function = eval(compile(source, "<sizes>", "eval"), {"__builtins__": {}, "min": min, "max": max})  # noqa: S307
-    return lambda binding: function(*[binding[name] for name in names])  # type: ignore[no-any-return]
+    function = eval(compile(source, "<sizes>", "eval"), {"__builtins__": {}, "min": min, "max": max})
+    return lambda binding: function(*[binding[name] for name in names])
 
 
 def _invalid(what: str, op: str | None = None, where: str | None = None) -> errors.InvalidArgumentError:

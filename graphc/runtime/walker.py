@@ -85,7 +85,8 @@ class Walker:
         for step in steps:
             match step:
                 case Call(kernel, numbers, sizes):
-                    status = self._call(kernel, [buffers[n] for n in numbers], [dim.evaluate(s, binding) for s in sizes])
+                    values = [dim.evaluate(s, binding) for s in sizes]
+                    status = self._call(kernel, [buffers[n] for n in numbers], values)
                     if status:
                         raise kernel_error(self.program, step, status)
                 case Copy(target, source):

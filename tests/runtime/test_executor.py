@@ -180,7 +180,8 @@ def running_sum(reverse: bool, **count: Any) -> tuple[PlanBuilder, list[int], Lo
 @pytest.mark.parametrize("shape", [(0, 3), (1, 1), (5, 7), (40, 3000)])
 def test_counted_loop_over_rows(rng: np.random.Generator, reverse: bool, shape: tuple[int, int]) -> None:
     b, (_, acc, _, index, _), loop = running_sum(reverse, count=T)
-    plan = b.plan([Copy(index, b.constant(-5, int64)), Copy(acc, b.feed(float32, N)), loop], [Binding("T", 0, 0), Binding("N", 0, 1)])
+    steps = [Copy(index, b.constant(-5, int64)), Copy(acc, b.feed(float32, N)), loop]
+    plan = b.plan(steps, [Binding("T", 0, 0), Binding("N", 0, 1)])
     xs = floats(rng, *shape)
     ys, last, taken = both(plan, xs, np.zeros(shape[1], np.float32))
     rows = xs[::-1] if reverse else xs
@@ -336,8 +337,10 @@ def test_checks_and_bindings() -> None:
     b.feed(float32, T)
     b.feed(int32, 2)
     bindings = [Binding("N", 0, 0), Binding("T", 1, 0), Binding("S", 2, -1, 1)]
-    checks = [Check("assume", N, T, "N is {left}, T is {right}", "op_low"), Check("equal", S, 3 * N, "{left}!={right}", ""),
-              Check("divides", 12, N, "12 is no multiple of {right}", ""), Check("at_most", N, 6, "{left} > 6", "")]
+    checks = [Check("assume", N, T, "N is {left}, T is {right}", "op_low"),
+              Check("equal", S, 3 * N, "{left}!={right}", ""),
+              Check("divides", 12, N, "12 is no multiple of {right}", ""),
+              Check("at_most", N, 6, "{left} > 6", "")]
     run = executor(b.plan([], bindings, checks))
 
     def feed(n: int, t: int, s: int) -> None:

@@ -173,6 +173,7 @@ def test_loading_needs_no_llvm(objects: Sequence[bytes], tmp_path: Path) -> None
     body = ("import sys; from graphc.runtime.link import load_library; from pathlib import Path;"
             "code = load_library(Path(sys.argv[1]).read_bytes(), ['three']);"
             "assert not {'llvmlite', 'numba'} & sys.modules.keys(); print(code.way)")
-    done = subprocess.run([sys.executable, "-c", body, str(tmp_path / "t.so")], check=True, capture_output=True, text=True,
-                          cwd=Path(__file__).resolve().parent.parent.parent)
+    root = Path(__file__).resolve().parent.parent.parent
+    done = subprocess.run([sys.executable, "-c", body, str(tmp_path / "t.so")], check=True, capture_output=True,
+                          text=True, cwd=root)
     assert done.stdout == "library\n"

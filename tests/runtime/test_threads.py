@@ -6,8 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -19,8 +19,9 @@ from graphc.ir.dim import symbol
 from graphc.kernel.plan import Binding, Loop, Plan
 from graphc.runtime.executor import Executor
 from graphc.runtime.native import Native, load_native
-from graphc.runtime.threads import OVERSUBSCRIPTION_LIMIT, Platform, usable_cpus
+from graphc.runtime.threads import OVERSUBSCRIPTION_LIMIT, usable_cpus
 from graphc.runtime.variables import Variables
+from graphc.runtime.waiting import Platform
 from tests.runtime.plans import PlanBuilder, driver, program, store
 
 N, T = symbol("N"), symbol("T")
@@ -210,8 +211,8 @@ def test_ctrl_c_stops_a_long_run(threads: int) -> None:
     body = f"""
     run = Executor(program(fan_out()), Variables(), driver(), {threads})
     check(run, 1, 100)
-    print('ready', flush=True)
     try:
+        print('ready', flush=True)
         run.run([np.zeros(10**9, np.int64), np.zeros(100, np.int64)])
     except KeyboardInterrupt:
         print('interrupted')
