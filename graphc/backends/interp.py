@@ -8,6 +8,7 @@ KernelError instead of touching memory; bfloat16 values are float32 arrays, stor
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -154,7 +155,7 @@ class _Machine:
                 self.store(s, buffer, index, self.value(value, frame), inside)
             case For():
                 lockstep = s.parallel or independent(s)
-                for inner in self.iterations(s.axis, s.extent, frame, lockstep):
+                for inner in self.iterations(s.axis, s.extent, frame, lockstep, self.weight(s)):
                     self.block(s.body, inner)
             case Reduce():
                 self.reduce(s, frame)
@@ -186,7 +187,13 @@ class _Machine:
             case Contract():
                 self.contract(s, frame)
 
-    def iterations(self, axis: str, extent: Expr, frame: _Frame, lockstep: bool,
+    def weight(self, loop: For) -> int:
+        """Return the elements that one iteration of a loop holds: those of its largest Local, at least 1."""
+        sizes = (dim.evaluate(dim.product(s.shape), self.sizes) for s in walk.statements(loop.body)
+                 if isinstance(s, Local))
+        return max(1, *sizes, 1)
+
+    def iterations(self, axis: str, extent: Expr, frame: _Frame, lockstep: bool, weight: int = 1,
                    reverse: bool = False) -> Iterator[_Frame]:
         """Yield one frame per step of a loop: a block of iterations in lockstep, or a single one."""
         counts = self.value(extent, frame)
@@ -198,7 +205,7 @@ class _Machine:
                 inner.values[axis] = np.asarray(t, np.int64)
                 yield inner
             return
-        step = max(1, BLOCK_ELEMENTS // max(1, int(np.prod(frame.dims))))
+        step = max(1, BLOCK_ELEMENTS // max(1, weight * math.prod(frame.dims)))
         for start in range(0, top, step):
             stop = min(top, start + step)
             block = np.arange(start, stop, dtype=np.int64).reshape((1,) * len(frame.dims) + (-1,))
@@ -229,7 +236,7 @@ class _Machine:
 
     def scan(self, s: Scan, frame: _Frame) -> None:
         state = _identity(s.combiner, s.value.dtype)
-        for inner in self.iterations(s.axis, s.extent, frame, False, s.reverse):
+        for inner in self.iterations(s.axis, s.extent, frame, False, reverse=s.reverse):
             if inner.is_idle:
                 continue
             self.block(s.body, inner)

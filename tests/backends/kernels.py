@@ -439,6 +439,68 @@ SORT = Sample(
             loops((("j", N1),), Store("y", (i, j), load("t", j)), parallel=False)),)),
     normal(x=(N0, N1)), lambda a, s: {"y": np.sort(a["x"], 1)}, GRID)
 
+# ---------------------------------------------------------------------------------------------
+# Shapes of control that data or an outer axis decide.
+
+# Reductions over the part of each row up to the diagonal: an extent that depends on the outer axis.
+_last = prim("min", prim("add", i, index(1)), size(N1))
+TRIANGLE = Sample(
+    Kernel("triangle", (Param("x", float32, (N0, N1), "in"), Param("total", float32, (N0,), "out"),
+                        Param("top", int64, (N0,), "out")), ("n0", "n1"), (
+        loops((("i", N0),), Reduce(("s", "m", "at"), ("sum", "argmax"), "j", _last, (),
+                                   (load("x", i, j), load("x", i, j), prim("mul", j, index(2)))),
+              Store("total", (i,), Var("s", float32)), Store("top", (i,), Var("at", int64))),)),
+    normal(x=(N0, N1)),
+    lambda a, s: {"total": Expected(np.array([wide(r)[:t + 1].sum() for t, r in enumerate(a["x"])]), 40,
+                                    np.abs(wide(a["x"])).sum(1)),
+                  "top": np.array([2 * r[:t + 1].argmax() for t, r in enumerate(a["x"])], np.int64)},
+    tuple(s for s in GRID if s["n1"]))
+
+# A guard in a branch reports only where the branch is taken; a reduction and a loop inside of a branch.
+_count = load("count", i, dtype=int64)
+CHOICE = Sample(
+    Kernel("choice", (Param("x", float32, (N0, N1), "in"), Param("count", int64, (N0,), "in"),
+                      Param("y", float32, (N0,), "out")), ("n0", "n1"), (
+        loops((("i", N0),), If(prim("lt", _count, index(0)),
+                               (Store("y", (i,), f32(-1.0)),),
+                               (Reduce(("s",), ("sum",), "j", guarded(_count, prim("add", size(N1), index(1)), 0), (),
+                                       (load("x", i, j),)), Store("y", (i,), Var("s", float32))))),),
+           (Site("index", "count out of range", "choice"),)),
+    lambda rng, s: {"x": rng.integers(-9, 9, (s["n0"], s["n1"])).astype(np.float32),
+                    "count": rng.integers(-2, s["n1"] + 1 + (s["n0"] == 7), s["n0"])},
+    lambda a, s: {"y": np.array([-1 if c < 0 else r[:c if c <= s["n1"] else 0].sum()
+                                 for c, r in zip(a["count"], a["x"], strict=True)], np.float32),
+                  "status": int((a["count"] > s["n1"]).any())}, GRID)
+
+# Three nested reductions with a Let at each level, and a scatter whose index is a plain axis.
+NESTED = Sample(
+    Kernel("nested", (Param("x", float64, (3, N0, N1), "in"), Param("y", float64, (N0,), "out"),
+                      Param("hits", int32, (N0,), "inout")), ("n0", "n1"), (
+        loops((("i", N0),),
+              Reduce(("s",), ("sum",), "k", index(3), (
+                  Let("scale", prim("add", cast(k, float64), const(1.0, float64))),
+                  Reduce(("m",), ("max",), "j", size(N1), (
+                      Let("v", prim("mul", Var("scale", float64), load("x", k, i, j, dtype=float64))),),
+                      (Var("v", float64),))),
+                  (prim("max", Var("m", float64), const(0.0, float64)),)),
+              Store("y", (i,), Var("s", float64)), Scatter("hits", (i,), const(2, int32), "add")),)),
+    lambda rng, s: {"x": rng.normal(size=(3, s["n0"], s["n1"])), "hits": rng.integers(0, 9, s["n0"]).astype(np.int32)},
+    lambda a, s: {"y": Expected((np.maximum(a["x"].max(2, initial=-np.inf), 0) * [[1], [2], [3]]).sum(0), 4),
+                  "hits": a["hits"] + 2}, GRID)
+
+# The longest run of falling steps at each place, by a While per element: lanes finish at different times.
+_t = Var("t", int64)
+RUNS = Sample(
+    Kernel("runs", (Param("x", int32, (N0,), "in"), Param("y", int64, (N0,), "out")), ("n0",), (
+        loops((("i", N0),), While(("t",), (i,), prim("and", prim("lt", index(0), _t), prim(
+            "lt", load("x", _t, dtype=int32), Load("x", (prim("sub", _t, index(1)),), int32, prim("lt", index(0), _t),
+                                                   const(0, int32)))), (), (prim("sub", _t, index(1)),)),
+            Store("y", (i,), prim("sub", i, _t))),)),
+    lambda rng, s: {"x": np.minimum(rng.integers(0, 9, s["n0"]), rng.integers(0, 99, s["n0"])).astype(np.int32)},
+    lambda a, s: {"y": np.array([next(t - u for u in range(t, -1, -1) if u == 0 or a["x"][u] >= a["x"][u - 1])
+                                 for t in range(s["n0"])], np.int64)}, LINE)
+
+
 def half_sum_sample(dtype: DType) -> Sample:
     """Return row sums of a 2-byte float, accumulated in float32."""
     kernel = Kernel(f"half_sum_{short(dtype)}", (Param("x", dtype, (N0, N1), "in"), Param("y", dtype, (N0,), "out")),
@@ -459,7 +521,7 @@ LOOP_SAMPLES: tuple[Sample, ...] = (
     *(scan_sample(d, c, r) for d, c, r in (
         (float32, "sum", False), (float32, "sum", True), (float64, "prod", False), (int64, "sum", True),
         (float32, "max", False), (int32, "min", True))),
-    _gather(), DIVIDE, BRANCH, NEWTON, SORT,
+    _gather(), DIVIDE, BRANCH, NEWTON, SORT, TRIANGLE, CHOICE, NESTED, RUNS,
     *(scatter_sample(m, d) for m, d in (("set", float32), ("add", float32), ("add", int32))),
     half_sum_sample(dtypes.float16), half_sum_sample(dtypes.bfloat16),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from graphc.backends import interp
 from graphc.backends.interp import InterpBackend, run
 from graphc.dtypes import float32
 from graphc.errors import KernelError
@@ -18,6 +19,12 @@ from tests.backends.kernels import SAMPLES
 def test_sample(name: str) -> None:
     for seed, sizes in enumerate(SAMPLES[name].sizes):
         check(SAMPLES[name], run, sizes, seed)
+
+
+@pytest.mark.parametrize("name", [n for n in SAMPLES if not n.startswith(("matmul", "integer", "cast", "chain"))])
+def test_loops_in_small_blocks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interp, "BLOCK_ELEMENTS", 100)
+    check(SAMPLES[name], run, SAMPLES[name].sizes[-2 % len(SAMPLES[name].sizes)])
 
 
 @pytest.mark.parametrize("shift", [1, -1])
