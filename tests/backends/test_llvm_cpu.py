@@ -242,7 +242,8 @@ def cases() -> Iterator[tuple[Kernel, Arrays, dict[str, int], dict[str, np.ndarr
                                                                             np.zeros_like(x))}
     # Read backwards, and by a stride.
     last = prim("sub", prim("sub", size(N0), index(1)), i)
-    yield line("backwards", (Store("y", (i,), Load("x", (last,), float32)),), xs, y), {"x": x}, {"n0": n}, {"y": x[::-1]}
+    yield (line("backwards", (Store("y", (i,), Load("x", (last,), float32)),), xs, y), {"x": x}, {"n0": n},
+           {"y": x[::-1]})
     strided = Load("x", (prim("mul", i, index(3)),), float32)
     yield (line("strided", (Store("y", (i,), strided),), Param("x", float32, (N0 * 3,), "in"), y),
            {"x": np.arange(3 * n, dtype=np.float32)}, {"n0": n}, {"y": np.arange(0, 3 * n, 3, dtype=np.float32)})
@@ -269,8 +270,8 @@ def cases() -> Iterator[tuple[Kernel, Arrays, dict[str, int], dict[str, np.ndarr
            {"y": np.array([x[where == v][-1] if (where == v).any() else 0 for v in range(9)], np.float32)})
     # A predicated read far outside of an empty buffer.
     never = Load("e", (prim("add", i, index(1 << 40)),), float32, prim("lt", i, index(0)), const(2.5, float32))
-    yield (line("never", (Store("y", (i,), never),), Param("e", float32, (0,), "in"), y), {"e": np.empty(0, np.float32)},
-           {"n0": n}, {"y": np.full(n, 2.5, np.float32)})
+    yield (line("never", (Store("y", (i,), never),), Param("e", float32, (0,), "in"), y),
+           {"e": np.empty(0, np.float32)}, {"n0": n}, {"y": np.full(n, 2.5, np.float32)})
     # A dear scalar that does not depend on the loop.
     scalar = prim("exp", Load("s", (), float32))
     yield (line("hoisted", (Store("y", (i,), prim("mul", Load("x", (i,), float32), scalar)),),

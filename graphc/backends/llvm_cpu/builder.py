@@ -1,197 +1,29 @@
-"""LLVM IR as text: values that remember their type, blocks, loops, vectors, masked memory.
+"""LLVM IR as text: blocks, loops, vectors, masked memory, written one function at a time.
 
-Owns the spelling of LLVM IR and nothing else: it knows no kernel IR and imports no LLVM.  A `Module`
-collects functions and declarations; a `Builder` writes one function.  Values carry operators, so that
-generators (maths, products, elementwise code) read like what they compute; scalar integers that are
-known fold while they are built, so that index arithmetic with constant sizes costs nothing.
-Invariants: vectors have a power of two of lanes; names are numbered in the order of building, so the
-same calls give the same text; floats are printed exactly.
+Owns the spelling of LLVM IR and nothing else: it knows no kernel IR and imports no LLVM.  Values
+(value.py) carry operators, so that generators (maths, products, elementwise code) read like what they
+compute.  Invariants: names are numbered in the order of building, so the same calls give the same text;
+floats are printed exactly.
 """
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias, Union
 
-from graphc.kernel.target import Target
+from graphc.backends.llvm_cpu.value import (
+    FLOATS,
+    HELPER,
+    SUFFIX,
+    Module,
+    Operandish,
+    Value,
+    float_text,
+    type_of,
+    width_of,
+)
 
-FLOATS = {"float": 32, "double": 64}
-# Attribute groups of helper functions; the first stands in their text until the module is printed.
-HELPER, HELPER_ONCE, HELPER_OFTEN = "#helper", "#0", "#1"
-_SUFFIX = {"float": "f32", "double": "f64", "ptr": "p0"}
-
-
-def type_of(element: str, lanes: int) -> str:
-    """Return the LLVM type of `lanes` elements."""
-    return element if lanes == 1 else f"<{lanes} x {element}>"
-
-
-def width_of(element: str) -> int:
-    """Return the bits of one element; a pointer has 64."""
-    return FLOATS.get(element) or (64 if element == "ptr" else int(element[1:]))
-
-
-def float_text(value: float, element: str) -> str:
-    """Return `value`, rounded to `element`, as LLVM writes it exactly."""
-    if element == "float":
-        try:
-            value = struct.unpack("<f", struct.pack("<f", value))[0]
-        except OverflowError:
-            value = float("inf") if value > 0 else float("-inf")
-    return "0x%016X" % struct.unpack("<Q", struct.pack("<d", value))[0]
-
-
-Operandish: TypeAlias = Union["Value", int, float]
-
-
-class Value:
-    """An LLVM value: its text, element type ("float", "i32", "ptr", ...) and lanes; 1 is a scalar.
-
-    constant: the number, for integer scalars that are known.  Operators emit into the builder that made
-    the value; a Python number on the right becomes a constant of the same type, and a scalar meeting
-    a vector is splatted.  Comparisons are signed, and ordered for floats (false on NaN, but `ne`).
-    """
-
-    __slots__ = ("b", "constant", "element", "lanes", "text")
-
-    def __init__(self, b: Builder, text: str, element: str, lanes: int = 1, constant: int | None = None) -> None:
-        self.b, self.text, self.element, self.lanes, self.constant = b, text, element, lanes, constant
-
-    @property
-    def type(self) -> str:
-        return type_of(self.element, self.lanes)
-
-    @property
-    def is_float(self) -> bool:
-        return self.element in FLOATS
-
-    @property
-    def typed(self) -> str:
-        """The value with its type in front, as instructions want their operands."""
-        return f"{self.type} {self.text}"
-
-    def __repr__(self) -> str:
-        return self.typed
-
-    def __add__(self, other: Operandish) -> Value:
-        return self.b.binary("fadd" if self.is_float else "add", self, other)
-
-    def __sub__(self, other: Operandish) -> Value:
-        return self.b.binary("fsub" if self.is_float else "sub", self, other)
-
-    def __mul__(self, other: Operandish) -> Value:
-        return self.b.binary("fmul" if self.is_float else "mul", self, other)
-
-    def __radd__(self, other: Operandish) -> Value:
-        return self.b.like(other, self) + self
-
-    def __rsub__(self, other: Operandish) -> Value:
-        return self.b.like(other, self) - self
-
-    def __rmul__(self, other: Operandish) -> Value:
-        return self.b.like(other, self) * self
-
-    def __truediv__(self, other: Operandish) -> Value:
-        return self.b.binary("fdiv", self, other)
-
-    def __rtruediv__(self, other: Operandish) -> Value:
-        return self.b.like(other, self) / self
-
-    def __neg__(self) -> Value:
-        return self.b.emit(f"fneg {self.typed}", self.element, self.lanes) if self.is_float else 0 - self
-
-    def __and__(self, other: Operandish) -> Value:
-        return self.b.binary("and", self, other)
-
-    def __or__(self, other: Operandish) -> Value:
-        return self.b.binary("or", self, other)
-
-    def __xor__(self, other: Operandish) -> Value:
-        return self.b.binary("xor", self, other)
-
-    def __invert__(self) -> Value:
-        return self ^ -1
-
-    def __lshift__(self, other: Operandish) -> Value:
-        return self.b.binary("shl", self, other)
-
-    def arithmetic_shift(self, other: Operandish) -> Value:
-        return self.b.binary("ashr", self, other)
-
-    def logical_shift(self, other: Operandish) -> Value:
-        return self.b.binary("lshr", self, other)
-
-    def compare(self, predicate: str, other: Operandish) -> Value:
-        """Return the i1 of an fcmp or icmp with this LLVM predicate."""
-        return self.b.compare(predicate, self, other)
-
-    def eq(self, other: Operandish) -> Value:
-        return self.compare("oeq" if self.is_float else "eq", other)
-
-    def ne(self, other: Operandish) -> Value:
-        return self.compare("une" if self.is_float else "ne", other)
-
-    def lt(self, other: Operandish) -> Value:
-        return self.compare("olt" if self.is_float else "slt", other)
-
-    def le(self, other: Operandish) -> Value:
-        return self.compare("ole" if self.is_float else "sle", other)
-
-    def gt(self, other: Operandish) -> Value:
-        return self.compare("ogt" if self.is_float else "sgt", other)
-
-    def ge(self, other: Operandish) -> Value:
-        return self.compare("oge" if self.is_float else "sge", other)
-
-    def is_nan(self) -> Value:
-        return self.compare("uno", self)
-
-
-class Module:
-    """Functions, declarations, constants and metadata of one LLVM module for one target.
-
-    Functions defined without attributes of their own are helpers: inlined where few calls use them, else
-    called, so that a kernel with many of them stays small.
-    """
-
-    INLINE_LIMIT = 4
-
-    def __init__(self, target: Target) -> None:
-        self.target = target
-        self.declarations: dict[str, str] = {}
-        self.constants: dict[str, str] = {}
-        self.functions: dict[str, str] = {}
-        self.metadata: dict[str, int] = {}
-        self.uses: dict[str, int] = {}
-        self.features = frozenset(f[1:] for f in target.features if f[0] == "+")
-        self.is_x86 = target.triple.startswith(("x86_64", "amd64"))
-
-    def has(self, feature: str) -> bool:
-        """Return whether the target has this LLVM feature."""
-        return feature in self.features
-
-    def metadata_id(self, content: str) -> str:
-        """Return the number of the metadata node `content`, such as "!{i32 1}"."""
-        return f"!{self.metadata.setdefault(content, len(self.metadata))}"
-
-    def take(self, helpers: Module) -> None:
-        """Add the helper functions of another module, and what they need, where they are missing."""
-        for name, text in helpers.functions.items():
-            self.functions.setdefault(name, text)
-        self.declarations.update(helpers.declarations)
-        self.constants.update(helpers.constants)
-
-    def text(self) -> str:
-        """Return the whole module."""
-        groups = {HELPER_ONCE: "alwaysinline nounwind", HELPER_OFTEN: "noinline nounwind"}
-        functions = (text.replace(HELPER, HELPER_ONCE if self.uses.get(name, 0) <= self.INLINE_LIMIT else HELPER_OFTEN, 1)
-                     for name, text in self.functions.items())
-        attributes = (f"attributes {g} = {{ {content} }}\n" for g, content in groups.items())
-        nodes = (f"!{n} = {content}\n" for content, n in self.metadata.items())
-        return "".join((f'target triple = "{self.target.triple}"\n', *self.constants.values(), *functions,
-                        *sorted(self.declarations.values()), *attributes, *nodes))
+__all__ = ["FLOATS", "Builder", "Loop", "Module", "Value", "float_text", "type_of", "width_of"]
 
 
 @dataclass(slots=True)
@@ -268,7 +100,8 @@ class Builder:
         """Return the address of a stack slot, made once at entry."""
         name = self.fresh()
         many = f", i64 {count}" if count != 1 else ""
-        self._allocas.append(f"  {name} = alloca {type_of(element, lanes)}{many}{f', align {align}' if align else ''}\n")
+        aligned = f", align {align}" if align else ""
+        self._allocas.append(f"  {name} = alloca {type_of(element, lanes)}{many}{aligned}\n")
         return Value(self, name, "ptr")
 
     # -- constants ----------------------------------------------------------------------------
@@ -326,9 +159,9 @@ class Builder:
         a, c = x.constant, y.constant
         if a is not None and c is not None and op in _FOLDED:
             return self.const(_FOLDED[op](a, c), x.element)
-        if c == 0 and op in ("add", "sub", "or", "xor", "shl", "ashr", "lshr") or c == 1 and op == "mul":
+        if (c == 0 and op in ("add", "sub", "or", "xor", "shl", "ashr", "lshr")) or (c == 1 and op == "mul"):
             return x
-        if a == 0 and op in ("add", "or", "xor") or a == 1 and op == "mul":
+        if (a == 0 and op in ("add", "or", "xor")) or (a == 1 and op == "mul"):
             return y
         if 0 in (a, c) and op in ("mul", "and"):
             return self.const(0, x.element)
@@ -370,7 +203,7 @@ class Builder:
     @staticmethod
     def mangle(element: str, lanes: int) -> str:
         """Return the type as intrinsic names spell it: v16f32."""
-        return ("" if lanes == 1 else f"v{lanes}") + _SUFFIX.get(element, element)
+        return ("" if lanes == 1 else f"v{lanes}") + SUFFIX.get(element, element)
 
     def declare(self, function: str, result: str, types: Sequence[str]) -> None:
         self.module.declarations[function] = f"declare {result} @{function}({', '.join(types)})\n"
@@ -462,8 +295,8 @@ class Builder:
 
     def load(self, pointer: Value, element: str, lanes: int = 1, align: int = 0) -> Value:
         """Load contiguous elements; align in bytes, the element's own if 0."""
-        return self.emit(f"load {type_of(element, lanes)}, {pointer.typed}, align {align or max(width_of(element) // 8, 1)}",
-                         element, lanes)
+        align = align or max(width_of(element) // 8, 1)
+        return self.emit(f"load {type_of(element, lanes)}, {pointer.typed}, align {align}", element, lanes)
 
     def store(self, value: Value, pointer: Value, align: int = 0, nontemporal: bool = False) -> None:
         """Store contiguous elements; a non-temporal store needs the alignment of the whole vector."""
@@ -479,8 +312,9 @@ class Builder:
 
     def masks_in_hardware(self, element: str) -> bool:
         """Return whether masked contiguous loads and stores of this element are single instructions."""
-        wide = width_of(element) >= 32
-        return self.module.has("avx512vl") and (wide or self.module.has("avx512bw")) or wide and self.module.has("avx")
+        if self.module.has("avx512vl") and self.module.has("avx512bw"):
+            return True
+        return width_of(element) >= 32 and self.module.has("avx")
 
     def masked_load(self, pointer: Value, element: str, mask: Value, other: Value | None = None) -> Value:
         """Load contiguous elements where the mask holds; `other` (0 if None) elsewhere."""
@@ -502,7 +336,8 @@ class Builder:
             return
         function = f"llvm.masked.store.{self.mangle(element, lanes)}.p0"
         self.declare(function, "void", [value.type, "ptr", mask.type])
-        self.line(f"call void @{function}({value.typed}, ptr align {width_of(element) // 8} {pointer.text}, {mask.typed})")
+        align = width_of(element) // 8
+        self.line(f"call void @{function}({value.typed}, ptr align {align} {pointer.text}, {mask.typed})")
 
     def gather(self, pointers: Value, element: str, mask: Value | None, other: Value | None = None) -> Value:
         """Load from each address where the mask holds; `other` (0 if None) elsewhere."""
@@ -600,8 +435,7 @@ class Builder:
             for phi, first, later in zip([index, *state], [start, *carried], [following, *loop.next], strict=True)]
         self.start_block(done)
         for first, later in zip(carried, loop.next, strict=True):
-            loop.results.append(later if not enters else self.emit(
-                f"phi {first.type} [ {first.text}, %{before} ], [ {later.text}, %{latch} ]", first.element, first.lanes))
+            loop.results.append(self.phi([(first, before), (later, latch)]) if enters else later)
 
 
 _FOLDED = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -131,13 +132,13 @@ def host_target() -> Target:
     features = [("+" if on else "-") + name for name, on in llvm.get_host_cpu_features().items()]
     arch = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
     triple = f"{arch}-unknown-linux-gnu" if platform.system() == "Linux" else llvm.get_default_triple()
-    caches = _caches(Path("/sys/devices/system/cpu/cpu0/cache"))
-    return Target.from_features(triple, llvm.get_host_cpu_name(), features, **caches)
+    found = Target.from_features(triple, llvm.get_host_cpu_name(), features)
+    return replace(found, **_caches(Path("/sys/devices/system/cpu/cpu0/cache")))
 
 
-def _caches(folder: Path) -> dict[str, int]:
+def _caches(folder: Path) -> dict[str, Any]:
     """Return the bytes of the data caches listed in `folder`; empty where it does not exist."""
-    found: dict[str, int] = {}
+    found: dict[str, Any] = {}
     units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
     for entry in sorted(folder.glob("index*")):
         kind, level, size = ((entry / n).read_text().strip() for n in ("type", "level", "size"))

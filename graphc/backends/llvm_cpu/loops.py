@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from graphc import dtypes
 from graphc.backends.llvm_cpu import primitives
 from graphc.backends.llvm_cpu.builder import Value
+from graphc.backends.llvm_cpu.convert import register_element
 from graphc.errors import BackendError
 from graphc.kernel import walk
 from graphc.kernel.ir import (
@@ -38,7 +39,7 @@ from graphc.kernel.primitives import PRIMITIVES
 from graphc.kernel.schedule import LoopPlan
 
 if TYPE_CHECKING:
-    from graphc.backends.llvm_cpu.render import Context, Operand, Renderer
+    from graphc.backends.llvm_cpu.render import Context, Renderer
 
 # body(context, slot): one step; slot numbers the independent partial state that it works on.
 Body = Callable[["Context", int], None]
@@ -165,7 +166,7 @@ def reduce_(r: Renderer, stmt: Reduce, context: Context) -> None:
               for _, ks in groups for _ in ks]
     slots: list[list[Value]] = []
     for _ in range(plan.unroll):
-        slot = [b.alloca(primitives.register_element(v.dtype), w) for v, w in zip(stmt.values, widths, strict=True)]
+        slot = [b.alloca(register_element(v.dtype), w) for v, w in zip(stmt.values, widths, strict=True)]
         for combiner, ks in groups:
             b.store(primitives.identity(b, combiner, stmt.values[ks[0]].dtype, widths[ks[0]]), slot[ks[0]])
             for k in ks[1:]:
@@ -173,7 +174,7 @@ def reduce_(r: Renderer, stmt: Reduce, context: Context) -> None:
         slots.append(slot)
 
     def read(slot: int, k: int) -> Value:
-        return b.load(slots[slot][k], primitives.register_element(stmt.values[k].dtype), widths[k])
+        return b.load(slots[slot][k], register_element(stmt.values[k].dtype), widths[k])
 
     def step(inner: Context, slot: int) -> None:
         r.statements(stmt.body, inner)
@@ -190,8 +191,8 @@ def reduce_(r: Renderer, stmt: Reduce, context: Context) -> None:
     for combiner, ks in groups:
         dtype = stmt.values[ks[0]].dtype
         state = [read(0, k) for k in ks]
-        for slot in range(1, plan.unroll):
-            state = primitives.combine(b, combiner, dtype, state, [read(slot, k) for k in ks], in_order=False)
+        for u in range(1, plan.unroll):
+            state = primitives.combine(b, combiner, dtype, state, [read(u, k) for k in ks], in_order=False)
         if plan.is_vector:
             state = horizontal(r, combiner, dtype, state)
         for k, value in zip(ks, state, strict=True):
@@ -228,7 +229,7 @@ def scan(r: Renderer, stmt: Scan, context: Context) -> None:
     if COMBINERS[stmt.combiner] != 1:
         raise BackendError(f"{r.kernel.name}: scan {stmt.name!r} with combiner {stmt.combiner} is not supported")
     width = context.lanes if varies(stmt.body, (stmt.value,), context)[0] else 1
-    element = primitives.register_element(dtype)
+    element = register_element(dtype)
     slot = b.alloca(element, width)
     b.store(primitives.identity(b, stmt.combiner, dtype, width), slot)
     with b.loop(b.i64(0), high) as loop:
@@ -251,7 +252,7 @@ def while_(r: Renderer, stmt: While, context: Context) -> None:
     parts = (*stmt.initial, stmt.condition, *stmt.next)
     differs = any(varies(stmt.body, parts, context))
     width = context.lanes if differs else 1
-    elements = [primitives.register_element(e.dtype) for e in stmt.initial]
+    elements = [register_element(e.dtype) for e in stmt.initial]
     slots = [b.alloca(e, width) for e in elements]
     initial = [r.value(v, context) for v in r.evaluate_all(stmt.initial, context)]
     for slot, value in zip(slots, initial, strict=True):

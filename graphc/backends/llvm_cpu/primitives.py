@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from graphc import dtypes
 from graphc.backends.llvm_cpu import convert, maths
-from graphc.backends.llvm_cpu.builder import Builder, Value, width_of
+from graphc.backends.llvm_cpu.builder import Builder, Value
 from graphc.backends.llvm_cpu.convert import register_element
 from graphc.backends.llvm_cpu.maths_core import round_ceil, round_floor, round_nearest, round_trunc
 from graphc.dtypes import DType
@@ -54,8 +54,9 @@ def apply(b: Builder, op: str, source: DType, args: Sequence[Value], dtype: DTyp
     return _integer(b, op, source, args, bounded)
 
 
-_BINARY = {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor"}
-_ORDER = {"eq": ("oeq", "eq", "eq"), "ne": ("une", "ne", "ne"), "lt": ("olt", "slt", "ult"), "le": ("ole", "sle", "ule")}
+# LLVM's predicates for floats, signed and unsigned integers
+_ORDER = {"eq": ("oeq", "eq", "eq"), "ne": ("une", "ne", "ne"),
+          "lt": ("olt", "slt", "ult"), "le": ("ole", "sle", "ule")}
 
 
 def _integer(b: Builder, op: str, dtype: DType, args: Sequence[Value], bounded: bool) -> Value:
@@ -64,7 +65,7 @@ def _integer(b: Builder, op: str, dtype: DType, args: Sequence[Value], bounded: 
         case "add" | "mul" if dtype.is_bool:
             return x | args[1] if op == "add" else x & args[1]
         case "add" | "sub" | "mul" | "and" | "or" | "xor":
-            return b.binary(_BINARY[op], x, args[1])
+            return b.binary(op, x, args[1])
         case "not":
             return ~x
         case "neg":
@@ -92,7 +93,7 @@ def _divide(b: Builder, op: str, dtype: DType, x: Value, y: Value, bounded: bool
     floors, quotient = op.startswith("floor"), op.endswith("div")
     if y.constant is not None and y.constant > 0:
         divisor = y.constant
-        if x.constant is not None and (x.constant >= 0 or floors and not dtype.is_unsigned):
+        if x.constant is not None and (x.constant >= 0 or (floors and not dtype.is_unsigned)):
             return b.const(x.constant // divisor if quotient else x.constant % divisor, x.element)
         if divisor & (divisor - 1) == 0 and (floors or dtype.is_unsigned):
             if not quotient:
@@ -278,8 +279,3 @@ def combine(b: Builder, combiner: str, dtype: DType, state: Sequence[Value], new
             return [b.select(better, y, x), b.select(better, new[1], state[1])]
         case _:
             raise BackendError(f"combiner {combiner!r} is unknown to llvm_cpu")
-
-
-def lane_bits(dtype: DType) -> int:
-    """Return the bits that one lane of `dtype` takes in a register."""
-    return width_of(register_element(dtype))

@@ -30,15 +30,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias, Union
+from typing import TypeAlias
 
 from graphc import dtypes
 from graphc.backends.llvm_cpu import loops, primitives
 from graphc.backends.llvm_cpu.builder import Builder, Value
+from graphc.backends.llvm_cpu.sizes import Sizes
 from graphc.dtypes import DType
 from graphc.errors import BackendError
 from graphc.ir import dim
-from graphc.ir.dim import Atom, Dim, Size
+from graphc.ir.dim import Size
 from graphc.kernel import walk
 from graphc.kernel.ir import (
     Axis,
@@ -76,7 +77,7 @@ class Linear:
     step: Value
 
 
-Operand: TypeAlias = Union[Value, Linear]
+Operand: TypeAlias = Value | Linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +124,10 @@ class Renderer:
 
     def __init__(self, kernel: Kernel, builder: Builder, plans: Mapping[int, LoopPlan], extra: Size = 0) -> None:
         self.kernel, self.b, self.plans = kernel, builder, plans
-        self.begin, self.end, buffers, self.size_table, _, self.scratch = builder.parameters
+        self.begin, self.end, buffers, size_table, _, self.scratch = builder.parameters
+        self.sizes = Sizes(builder, kernel.sizes, size_table)
         self.scratch_bytes: Size = extra
         self.nontemporal: frozenset[str] = frozenset()
-        self._sizes: dict[Size, Value] = {}
-        self._atoms: dict[Atom, Value] = {}
         self._bounded: set[str] = set()
         self._written = {s.buffer for s in walk.stores(kernel.body)}
         self._status: Value | None = None
@@ -135,68 +135,19 @@ class Renderer:
         with builder.entry():
             for i, p in enumerate(kernel.params):
                 pointer = builder.load(builder.at(buffers, builder.i64(i), "ptr"), "ptr")
-                self.buffers[p.name] = Buffer(pointer, p.dtype, self._strides(p.shape))
+                self.buffers[p.name] = Buffer(pointer, p.dtype, self.sizes.strides(p.shape))
             if kernel.sites:
                 self._status = builder.alloca("i32")
                 builder.store(builder.const(-1, "i32"), self._status)
 
-    # -- sizes --------------------------------------------------------------------------------
+    # -- sizes and buffers --------------------------------------------------------------------
 
     def size(self, size: Size) -> Value:
         """Return a size as an i64; each distinct one is computed once, at entry."""
-        if isinstance(size, int):
-            return self.b.i64(size)
-        if size not in self._sizes:
-            with self.b.entry():
-                self._sizes[size] = self._compute(size)
-            self._bounded.add(self._sizes[size].text)
-        return self._sizes[size]
-
-    def _compute(self, size: Dim) -> Value:
-        total = self.b.i64(0)
-        for atoms, coefficient in size.terms:
-            product = self.b.i64(coefficient)
-            for atom in atoms:
-                product = product * self._atom(atom)
-            total = total + product
-        return total
-
-    def _atom(self, atom: Atom) -> Value:
-        if atom not in self._atoms:
-            b = self.b
-            if atom.op == "sym":
-                position = self.kernel.sizes.index(atom.args[0])
-                value = b.load(b.at(self.size_table, b.i64(position), "i64"), "i64")
-            else:
-                x, y = (b.i64(a) if isinstance(a, int) else self.size(a) for a in atom.args)
-                match atom.op:
-                    case "min" | "max":
-                        value = b.intrinsic("s" + atom.op, x, y)
-                    case "//" | "%":
-                        value = self._divided(x, y, atom.op == "//")
-                    case _:
-                        raise BackendError(f"size operation {atom.op!r} is unknown to llvm_cpu")
-            self._atoms[atom] = value
-        return self._atoms[atom]
-
-    def _divided(self, x: Value, y: Value, quotient: bool) -> Value:
-        """Return x // y or x % y of sizes; y is positive in every run, and must not trap where it is read early."""
-        b = self.b
-        if y.constant is not None and y.constant > 0 and y.constant & (y.constant - 1) == 0:
-            return primitives.apply(b, "floordiv" if quotient else "floormod", dtypes.int64, [x, y])
-        y = y if y.constant is not None else b.intrinsic("smax", y, b.i64(1))
-        q = b.binary("sdiv", x, y)
-        r = x - q * y
-        below = r.lt(0)
-        return b.select(below, q - 1, q) if quotient else b.select(below, r + y, r)
-
-    def _strides(self, shape: Sequence[Size]) -> tuple[Value, ...]:
-        strides: list[Value] = []
-        running: Size = 1
-        for extent in reversed(shape):
-            strides.append(self.size(running))
-            running = running * extent
-        return tuple(reversed(strides))
+        value = self.sizes.value(size)
+        if value.constant is None:
+            self._bounded.add(value.text)
+        return value
 
     def bounded(self, index: Value) -> None:
         """Note that an i64 is an index: far below 2^52 in magnitude."""
@@ -272,8 +223,8 @@ class Renderer:
     def _node(self, expr: Expr, args: list[Operand], context: Context) -> Operand:
         b = self.b
         match expr:
-            case Const(value=value, dtype=dtype):
-                return primitives.constant(b, value, dtype)
+            case Const(value=literal, dtype=dtype):
+                return primitives.constant(b, literal, dtype)
             case Axis(name=name) | Var(name=name):
                 if name not in context.names:
                     raise BackendError(f"{self.kernel.name}: {name!r} is not bound")
@@ -474,7 +425,7 @@ class Renderer:
             with self.b.entry():
                 pointer = self.b.at(self.scratch, self.size(self.scratch_bytes), "i8")
             self.scratch_bytes = self.scratch_bytes + dim.ceildiv(size, 64) * 64
-        self.buffers[local.name] = Buffer(pointer, local.dtype, self._strides(local.shape), context.lanes)
+        self.buffers[local.name] = Buffer(pointer, local.dtype, self.sizes.strides(local.shape), context.lanes)
         if context.lanes > 1:
             context.private = context.private | {local.name}
 
@@ -490,13 +441,10 @@ class Renderer:
             case Let(name=name, value=value):
                 context.names[name] = self.evaluate(value, context)
             case Store():
-                optional = (stmt.predicate,) if stmt.predicate is not None else ()
-                *index, value, = values = self.evaluate_all((*stmt.index, stmt.value, *optional), context)
-                if optional:
-                    *index, value, predicate = values
-                    self.store(stmt.buffer, index, value, context, self.value(predicate, context))
-                else:
-                    self.store(stmt.buffer, index, value, context)
+                rank = len(stmt.index)
+                values = self.evaluate_all(walk.expressions(stmt), context)
+                predicate = self.value(values[-1], context) if stmt.predicate is not None else None
+                self.store(stmt.buffer, values[:rank], values[rank], context, predicate)
             case Local():
                 self.declare_local(stmt, context)
             case If():
