@@ -249,7 +249,8 @@ def test_batches(layout: str) -> None:
     compiled = Compiled(kernel)
     rng = np.random.default_rng(1)
     for sizes in ({"b": 3, "m": 13, "n": 37, "k": 21}, {"b": 1, "m": 1, "n": 1, "k": 1},
-                  {"b": 40, "m": 2, "n": 3, "k": 4}, {"b": 0, "m": 2, "n": 3, "k": 4}, {"b": 2, "m": 50, "n": 20, "k": 700}):
+                  {"b": 40, "m": 2, "n": 3, "k": 4}, {"b": 0, "m": 2, "n": 3, "k": 4},
+                  {"b": 2, "m": 50, "n": 20, "k": 700}):
         a, c = (rng.integers(-8, 9, [sizes[x] for x in axes]).astype(np.float32) for axes in (left, right))
         arrays = {"a": a, "b": c, "c": poison(tuple(sizes[x] for x in result), float32)}
         compiled(arrays, sizes)
@@ -414,6 +415,25 @@ def test_packing_is_hardly_repeated(shape: tuple[int, int, int, str], known: boo
     repeated = left * (column_blocks - 1) * rows * depth + right * (row_blocks - 1) * columns * depth
     assert repeated < 0.03 * rows * columns * depth
     assert 4 <= row_blocks * column_blocks <= 64
+
+
+@pytest.mark.parametrize("layout", ["nn", "nt"])
+@pytest.mark.parametrize("columns", [N, 40, 100, 264, 1024], ids=str)
+@pytest.mark.parametrize("target", TARGETS)
+def test_blocks_cover_all_and_none_is_empty(target: str, columns: Size, layout: str) -> None:
+    kernel = product(columns=columns, layout=layout)
+    t = tiling.tiling(kernel, kernel.body[0], TARGETS[target])  # type: ignore[arg-type]
+    rng = np.random.default_rng()
+    for extent in [*range(1, 60), *rng.integers(60, 5000, 300).tolist(), 1024, 10**6]:
+        sizes = {"m": extent, "n": extent, "k": extent}
+        for axis, block, blocks, most in ((t.rows, t.row_block, t.row_blocks, t.max_rows),
+                                          (t.columns, t.column_block, t.column_blocks, t.max_columns),
+                                          (t.depth, t.depth_block, t.depth_blocks, t.max_depth)):
+            length, number, whole = (dim.evaluate(x, sizes) for x in (block, blocks, axis.extent))
+            assert (number - 1) * length < whole <= number * length and length <= most, (axis, extent)
+        full, low = tiling.panels_of(t.tile, extent)
+        height = full * t.tile.rows + low * t.tile.few
+        assert extent <= height and (height < extent + t.tile.unit or extent <= t.tile.unit)
 
 
 def _undefined(data: bytes) -> set[str]:

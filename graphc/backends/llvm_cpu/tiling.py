@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Any
 
 from graphc import dtypes
 from graphc.backends.llvm_cpu.microkernel import PanelLayout, Tile, tile_for
@@ -184,19 +185,20 @@ def _blocks(tile: Tile, rows: Size, columns: Size, batches: Size, direct: bool) 
     """Return row_block, row_blocks, column_block, column_blocks of `Tiling`.
 
     Where B is read where it lies, rows are cut as finely as items are wanted, for that costs nothing twice.
-    Where B is packed, rows stay together.
+    Where B is packed, rows stay together.  No block is empty, for every bound is a multiple of its unit.
     """
     width = PACKED_COLUMNS
     if direct and isinstance(columns, int):  # at least two blocks, for products of few rows
-        width = min(COLUMNS, max(FEW_COLUMNS, -(-columns // 2)))
+        half = -(-columns // (2 * tile.columns)) * tile.columns
+        width = min(COLUMNS, max(FEW_COLUMNS, half))
     column_blocks = dim.ceildiv(columns, width)
     height: Size = ROWS
     if direct:
-        share = rows * column_blocks * batches // ITEMS
+        share = rows * column_blocks * batches // (ITEMS * tile.unit) * tile.unit
         height = dim.minimum(ROWS, dim.maximum(FEW_ROWS, share))
     row_blocks = dim.ceildiv(rows, height)
 
-    def even(extent: Size, blocks: Size, unit: int) -> Size:
+    def even(extent: Size, blocks: Size, unit: int) -> Size:  # at most the bound that `blocks` came from
         return dim.ceildiv(dim.ceildiv(extent, unit), dim.maximum(blocks, 1)) * unit
 
     return even(rows, row_blocks, tile.unit), row_blocks, even(columns, column_blocks, tile.columns), column_blocks
@@ -298,8 +300,8 @@ def merged(kernel: Kernel, contract: Contract) -> Contract:
     for axis in contract.batch:
         for group, operand in (("m", contract.b), ("n", contract.a)):
             if axis in contract.batch and axis[0] not in walk.free_axes(operand):
-                contract = replace(contract, batch=tuple(x for x in contract.batch if x is not axis),
-                                   **{group: (axis, *getattr(contract, group))})
+                rest = tuple(x for x in contract.batch if x is not axis)
+                contract = _with_axes(_with_axes(contract, "batch", rest), group, (axis, *getattr(contract, group)))
     for group in ("batch", "m", "n", "k"):
         axes: list[tuple[str, Expr]] = list(getattr(contract, group))
         at = len(axes) - 2
@@ -311,8 +313,13 @@ def merged(kernel: Kernel, contract: Contract) -> Contract:
                 contract = replace(contract, a=walk.substitute(contract.a, away), b=walk.substitute(contract.b, away),
                                    body=walk.substitute_body(contract.body, away))
             at = min(at, len(axes) - 1) - 1
-        contract = replace(contract, **{group: tuple(axes)})  # type: ignore[arg-type]
+        contract = _with_axes(contract, group, tuple(axes))
     return contract
+
+
+def _with_axes(contract: Contract, group: str, axes: tuple[tuple[str, Expr], ...]) -> Contract:
+    changes: dict[str, Any] = {group: axes}
+    return replace(contract, **changes)
 
 
 def _merge(kernel: Kernel, contract: Contract, outer: str, inner: str, extent: Size) -> bool:
