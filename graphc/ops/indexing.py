@@ -468,7 +468,7 @@ def _one_hot_reference(call: Call) -> Any:
 
 
 def _one_hot_gradient(op: Any, dy: Any) -> Sequence[Any]:
-    indices, on, off = b.inputs_of(op)
+    indices = b.inputs_of(op)[0]
     one = b.constant(1, int32)
     mask = b.op("Equal", b.op("OneHot", indices, b.static_of(op, "depth"), one, b.zeros_like(one), axis=op.attrs["axis"]), 1)
     return [None, b.op("SumToShape", b.select(mask, dy, 0), ()), b.op("SumToShape", b.select(mask, 0, dy), ())]

@@ -502,7 +502,7 @@ def _split_infer(ctx: Inference) -> Sequence[PartialType]:
                 for _ in range(count)]
     axis = axis_in(ctx, given, len(x.shape))
     part = ctx.divides(x.shape[axis], count, f"axis {axis} of {show(x.shape)} does not split into {count} equal parts")
-    return [PartialType(x.dtype, x.shape[:axis] + (part,) + x.shape[axis + 1:])] * count
+    return [PartialType(x.dtype, (*x.shape[:axis], part, *x.shape[axis + 1:]))] * count
 
 
 def _split_decompose(d: Decomposition) -> Sequence[Any]:
@@ -552,7 +552,7 @@ def _split_v_infer(ctx: Inference) -> Sequence[PartialType]:
         return [PartialType(x.dtype, None if x.shape is None else unknown_sizes(ctx, len(x.shape)))
                 for _ in range(count)]
     axis = axis_in(ctx, given, len(x.shape))
-    return [PartialType(x.dtype, x.shape[:axis] + (n,) + x.shape[axis + 1:])
+    return [PartialType(x.dtype, (*x.shape[:axis], n, *x.shape[axis + 1:]))
             for n in _split_v_sizes(ctx, x.shape[axis], parts)]
 
 
