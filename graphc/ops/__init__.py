@@ -19,6 +19,7 @@ from graphc.ops import (
     scan,
     slicing,
     sources,
+    special,
     state,
     structured,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "scan",
     "slicing",
     "sources",
+    "special",
     "state",
     "structured",
 ]
