@@ -1,7 +1,8 @@
 """Common subexpressions: equal applications of equal ops become one.
 
-Law: exact.  Random ops and host calls are never merged (the counter that a random op takes is its own anyway); what two
-merged nodes came from is kept on the one that stays.  Near-linear: one look-up per node.
+Law: exact; operands of commutative ops are equal in either order.  Random ops and host calls are never merged (the
+counter that a random op takes is its own anyway); what two merged nodes came from is kept on the one that stays.
+Near-linear: one look-up per node.
 """
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ import numpy as np
 from graphc.ir.function import Function, Node, Value
 from graphc.ops.base import Kind
 from graphc.passes.bodies import everywhere
+from graphc.passes.patterns import COMMUTATIVE
 
 _ORIGINS = 8  # names kept on a merged node
 
@@ -22,11 +24,15 @@ def merge_equal(function: Function) -> Function:
     """Return `function` with equal nodes merged into the first of them."""
     stands: dict[Value, Value] = {}
     first: dict[Hashable, Node] = {}
+    number: dict[Value, int] = {}  # an order of the operands of commutative ops
     origins: dict[Node, dict[str, None]] = {}
     for node in function.nodes:
         if node.op.kind in (Kind.RANDOM, Kind.HOST) or node.op.stateful:
             continue
         inputs = tuple([stands.get(v, v) for v in node.inputs])
+        if node.op.name in COMMUTATIVE and number.setdefault(inputs[0], len(number)) > number.setdefault(
+                inputs[1], len(number)):
+            inputs = inputs[::-1]
         kept = first.setdefault((node.op.name, inputs, attrs_key(node.attrs)), node)
         if kept is not node:
             stands.update(zip(node.outputs, kept.outputs, strict=True))

@@ -44,7 +44,7 @@ def fold_constants(function: Function, limit: int = 1 << 20) -> Function:
         for array, t in zip(results, types, strict=True):
             array = np.ascontiguousarray(array).reshape(array.shape)
             if array.size > 1 and uniform(array):
-                scalar = builder.add(const, (), {"value": array.reshape(-1)[0].copy(), "dtype": t.dtype}, node.origin)
+                scalar = builder.add(const, (), {"value": array.reshape(-1)[:1].reshape(()), "dtype": t.dtype}, node.origin)
                 values.append(builder.add(broadcast, (scalar.output,), {"shape": t.shape}, node.origin).output)
             else:
                 values.append(builder.add(const, (), {"value": array, "dtype": t.dtype}, node.origin).output)
