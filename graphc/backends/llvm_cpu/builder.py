@@ -291,7 +291,7 @@ class Builder:
         if offset.constant == 0:
             return pointer
         element = "i8" if element == "i1" else element
-        return self.emit(f"getelementptr inbounds {element}, {pointer.typed}, {offset.typed}", "ptr", offset.lanes)
+        return self.emit(f"getelementptr {element}, {pointer.typed}, {offset.typed}", "ptr", offset.lanes)
 
     def load(self, pointer: Value, element: str, lanes: int = 1, align: int = 0) -> Value:
         """Load contiguous elements; align in bytes, the element's own if 0."""

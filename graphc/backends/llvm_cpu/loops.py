@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from graphc import dtypes
-from graphc.backends.llvm_cpu import primitives
+from graphc.backends.llvm_cpu import primitives, streaming
 from graphc.backends.llvm_cpu.builder import Value
 from graphc.backends.llvm_cpu.convert import register_element
 from graphc.errors import BackendError
@@ -146,8 +146,22 @@ def for_(r: Renderer, stmt: For, context: Context) -> None:
     """Render a For over its whole extent."""
     high = r.scalar(stmt.extent, context)
     outer = hoist(r, stmt.body, (), (stmt.axis,), high, context)
-    along(r, stmt.axis, r.b.i64(0), high, plan_of(r, stmt, context), outer,
-          lambda inner, _: r.statements(stmt.body, inner))
+    run(r, stmt, r.b.i64(0), high, plan_of(r, stmt, context), outer)
+
+
+def run(r: Renderer, stmt: For, low: Value, high: Value, plan: LoopPlan, context: Context) -> None:
+    """Render a For over low .. high-1."""
+    def body(inner: Context, _: int) -> None:
+        r.statements(stmt.body, inner)
+
+    stores = streaming.outputs(r, stmt, plan, context)
+    large = streaming.is_large(r, stores, plan.lanes) if stores else None
+    if large is None or large.constant == 0:
+        along(r, stmt.axis, low, high, plan, context, body)
+        return
+    streaming.run(r, stmt, low, high, context, stores, large, plan.lanes,
+                  lambda start, stop: whole_steps(r, stmt.axis, start, stop, plan, context, body),
+                  lambda start, stop: masked_steps(r, stmt.axis, start, stop, plan, context, body))
 
 
 # ---------------------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """The primitives of kernel IR as LLVM instructions, for every dtype, scalar or vector.
 
-Owns the register form of each dtype (bool: i1; float16 and bfloat16: their bits as i16; the rest as
-LLVM has them), arithmetic, comparison, division, rounding, and Philox.  Conversions are in convert.py,
-transcendental functions in maths.py.  Knows no loops.  Invariants: nothing here is undefined for any
-input (division by zero, INT_MIN / -1, shifts by too much), and nothing becomes a library call.
+Owns arithmetic, comparison, division, and the combiners of reductions.  Register forms and conversions
+are in convert.py, transcendental functions in maths.py.  Knows no loops.  Invariants: nothing here is
+undefined for any input (division by zero, INT_MIN / -1, shifts by too much), and nothing becomes a
+library call.
 """
 from __future__ import annotations
 
@@ -213,28 +213,6 @@ def extreme(b: Builder, op: str, x: Value, y: Value) -> Value:
 
 def _never_nan(x: Value) -> bool:
     return not x.text.startswith("%") and "0x7FF8" not in x.text
-
-
-_PHILOX_M, _PHILOX_W = (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85)
-
-
-def philox(b: Builder, low: Value, high: Value, key: Value, lane: Value) -> Value:
-    """Return word `lane` of the Philox 4x32-10 block.  Source: Salmon et al., SC 2011."""
-
-    def words(x: Value) -> tuple[Value, Value]:
-        return b.convert("trunc", x, "i32"), b.convert("trunc", x.logical_shift(32), "i32")
-
-    def product(x: Value, factor: int) -> tuple[Value, Value]:
-        low_word, high_word = words(b.convert("zext", x, "i64") * factor)
-        return high_word, low_word
-
-    (c0, c1), (c2, c3), (k0, k1) = words(low), words(high), words(key)
-    for _ in range(10):
-        (h0, l0), (h1, l1) = product(c0, _PHILOX_M[0]), product(c2, _PHILOX_M[1])
-        c0, c1, c2, c3 = h1 ^ c1 ^ k0, l1, h0 ^ c3 ^ k1, l0
-        k0, k1 = k0 + _PHILOX_W[0], k1 + _PHILOX_W[1]
-    odd, upper = (lane & 1).ne(0), (lane & 2).ne(0)
-    return b.select(upper, b.select(odd, c3, c2), b.select(odd, c1, c0))
 
 
 def identity(b: Builder, combiner: str, dtype: DType, lanes: int) -> Value:

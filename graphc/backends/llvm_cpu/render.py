@@ -33,7 +33,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from graphc import dtypes
-from graphc.backends.llvm_cpu import loops, primitives
+from graphc.backends.llvm_cpu import loops, philox, primitives
 from graphc.backends.llvm_cpu.builder import Builder, Value
 from graphc.backends.llvm_cpu.sizes import Sizes
 from graphc.dtypes import DType
@@ -128,6 +128,7 @@ class Renderer:
         self.sizes = Sizes(builder, kernel.sizes, size_table)
         self.scratch_bytes: Size = extra
         self.nontemporal: frozenset[str] = frozenset()
+        self.streamed: list[Value] = []
         self._bounded: set[str] = set()
         self._written = {s.buffer for s in walk.stores(kernel.body)}
         self._status: Value | None = None
@@ -246,8 +247,7 @@ class Renderer:
                     return args[0]
                 return b.select(ok, value, fallback)
             case Random():
-                values = [self.value(a, context) for a in args]
-                return primitives.philox(b, *values)
+                return philox.word(b, *(self.value(a, context) for a in args))
 
     def _primitive(self, op: str, source: DType, dtype: DType, args: list[Operand], context: Context) -> Operand:
         if dtype is dtypes.int64 and any(isinstance(a, Linear) for a in args):
