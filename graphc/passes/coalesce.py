@@ -1,0 +1,83 @@
+"""Coalescing: a value is computed where it is to end up, so that its move disappears.
+
+Owns the rule of writing in place (ARCHITECTURE): a value bound for cell T is written there directly when nothing touches
+T from its first write to the move, except that the writing kernel may read T at the same element only; and when T is not
+written again while the value is still read.  Variables, fetched arrays, carried values and stacked rows are all cells, so
+this is the one rule for all of them.  Knows steps; must not know addresses.
+Invariant: the steps compute the same; only temporaries change their place.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphc.ir import dim
+from graphc.passes.access import estimate
+from graphc.passes.steps import Cell, Event, Launch, Move, Step, Timeline, all_steps, filtered
+
+
+def coalesce(steps: list[Step]) -> list[Step]:
+    """Return `steps` with the moves that are no copies removed; the cells of their values become those of the targets."""
+    timeline = Timeline(steps)
+    gone: set[int] = set()
+    moves = [s for s in all_steps(steps) if isinstance(s, Move)]
+    for move in sorted(moves, key=_priority):
+        target, source = move.target.root, move.source.root
+        if _is_legal(timeline, move, target, source):
+            _merge(timeline, move, target, source)
+            gone.add(id(move))
+    return filtered(steps, lambda s: id(s) not in gone)
+
+
+def _priority(move: Move) -> tuple[int, int]:
+    """Variables first, then the largest; the sort is stable."""
+    return (0 if move.target.root.role == "state" else 1, -estimate(move.source.bytes))
+
+
+def _is_legal(timeline: Timeline, move: Move, target: Cell, source: Cell) -> bool:
+    if target is source or source.role != "temp" or source.dtype is not target.dtype:
+        return False
+    if target.role == "constant" or dim.product(source.shape) != dim.product(target.shape):
+        return False
+    end = timeline.position[id(move)]
+    mine = timeline.events[source]
+    life = timeline.extent(mine)
+    start = life.first
+    if start > end or not any(e.writes for e in mine if e.position <= end):
+        return False
+    if any(e.writes for e in mine if e.position > end):
+        return False
+    last = max(e.position for e in mine)
+    if life.last > max(last, end):
+        last = life.last  # it lives through all turns of a loop
+    for e in timeline.events.get(target, ()):
+        if e.step is move:
+            continue
+        if start < e.position <= end or (e.position == start and not _reads_in_place(e, mine, start)):
+            return False
+        if e.position > end and e.writes and e.position <= last:
+            return False
+    return True
+
+
+def _reads_in_place(event: Event, mine: Sequence[Event], start: int) -> bool:
+    """Whether a kernel that writes the value first reads its future place only as it may."""
+    step = event.step
+    if event.writes or not isinstance(step, Launch):
+        return False
+    own = [e for e in mine if e.position == start]
+    names = [p.name for p in step.kernel.params]
+    return all(e.step is step and e.writes and (names[e.argument], names[event.argument]) in step.kernel.aliases
+               for e in own)
+
+
+def _merge(timeline: Timeline, move: Move, target: Cell, source: Cell) -> None:
+    """Make `source` a view of `target`."""
+    events = [e for e in timeline.events.pop(source) if e.step is not move]
+    known = [e for e in timeline.events.get(target, []) if e.step is not move]
+    timeline.events[target] = sorted(known + events, key=lambda e: e.position)
+    base = target.base if target.role == "slice" else None
+    while base is not None:
+        root = base.root
+        timeline.events[root] = sorted(timeline.events[root] + events, key=lambda e: e.position)
+        base = root.base if root.role == "slice" else None
+    source.role, source.base = "view", target

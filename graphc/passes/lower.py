@@ -1,0 +1,206 @@
+"""Lowering: a fused Function becomes steps, one launch of a kernel per Fusion.
+
+Owns the walk over the nodes and the kernels of Fusions and routines; lower_map, lower_rows and lower_contract write the
+three forms, lower_loops the structured nodes.  Must not know machines or addresses.  Invariant: the steps, run in order,
+compute what the Function means; every value has one cell.
+"""
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from graphc import dtypes
+from graphc.errors import InternalError
+from graphc.ir.dim import Size
+from graphc.ir.function import Function, Node, Value
+from graphc.kernel.ir import Expr, Guard, Kernel, Param, Site
+from graphc.ops.base import RoutineBody
+from graphc.passes.access import is_view
+from graphc.passes.emit import Emission
+from graphc.passes.lower_contract import lower_contract
+from graphc.passes.lower_loops import lower_cond, lower_loop
+from graphc.passes.lower_map import lower_map
+from graphc.passes.lower_rows import lower_rows
+from graphc.passes.split import split_total
+from graphc.passes.steps import Cell, Launch, Move, Step, Steps
+from graphc.passes.tidy import finish
+
+
+def lower(function: Function) -> Steps:
+    """Return the steps of a fused function: feeds and states in cells of their own, results moved to theirs."""
+    lowering = Lowering()
+    env: dict[Value, Cell] = {}
+    for role, values in (("feed", function.feeds), ("state", function.states)):
+        for i, v in enumerate(values):
+            env[v] = Cell(v.tensor.dtype, v.tensor.shape, role, i)
+    states = [env[v] for v in function.states]
+    steps = lowering.nodes(function, env)
+    first, last = _results(function, env, states)
+    return Steps([*first, *steps, *last], lowering.constants)
+
+
+def _results(function: Function, env: dict[Value, Cell], states: Sequence[Cell]) -> tuple[list[Step], list[Step]]:
+    """Moves of results: what a result takes from a state that changes is saved before anything runs."""
+    new = [env[u] for u in function.updates]
+    changed = {s for s, u in zip(states, new, strict=True) if u.root is not s}
+    first: list[Step] = []
+    last: list[Step] = []
+    for i, v in enumerate(function.fetches):
+        target = Cell(v.tensor.dtype, v.tensor.shape, "fetch", i)
+        (first if env[v].root in changed else last).append(Move(target, env[v]))
+    for state, cell in zip(states, new, strict=True):
+        if cell.root is state:
+            continue
+        if cell.root in changed:
+            saved = Cell(cell.dtype, cell.shape)
+            first.append(Move(saved, cell))
+            cell = saved
+        last.append(Move(state, cell))
+    return first, last
+
+
+@dataclass
+class Lowering:
+    """Constants met so far, and kernels by their Fusion."""
+
+    constants: list[np.ndarray] = field(default_factory=list)
+    _known: dict[tuple[str, str, bytes], int] = field(default_factory=dict)
+
+    def nodes(self, function: Function, env: dict[Value, Cell]) -> list[Step]:
+        """Return the steps of all nodes of `function`; env has the cells of its inputs and receives all others."""
+        steps: list[Step] = []
+        for node in function.nodes:
+            match node.op.name:
+                case "Const":
+                    env[node.output] = self._constant(node)
+                case "Fusion":
+                    steps += lower_fusion(node, env)
+                case "Loop":
+                    steps += lower_loop(node, env, self.nodes)
+                case "Cond":
+                    steps += lower_cond(node, env, self.nodes)
+                case _ if is_view(node):
+                    t = node.output.tensor
+                    env[node.output] = Cell(t.dtype, t.shape, "view", base=env[node.inputs[0]])
+                case _ if isinstance(node.op.lower, RoutineBody):
+                    steps += lower_routine(node, node.op.lower, env)
+                case name:
+                    raise InternalError(f"{name} cannot be lowered: {getattr(node.op.lower, 'reason', 'it is not fused')}")
+        return steps
+
+    def _constant(self, node: Node) -> Cell:
+        t = node.output.tensor
+        value = np.asarray(node.attrs["value"])
+        array = dtypes.float32_to_bfloat16(value) if t.dtype is dtypes.bfloat16 else value.astype(t.dtype.storage)
+        key = t.dtype.name, str(array.shape), np.ascontiguousarray(array).tobytes()
+        if key not in self._known:
+            self._known[key] = len(self.constants)
+            self.constants.append(np.ascontiguousarray(array).reshape(array.shape))
+        return Cell(t.dtype, t.shape, "constant", self._known[key])
+
+
+def new_cell(value: Value) -> Cell:
+    """Return a temporary cell for `value`."""
+    return Cell(value.tensor.dtype, value.tensor.shape)
+
+
+def lower_fusion(node: Node, env: dict[Value, Cell]) -> list[Step]:
+    """Return the launches of a Fusion node; its outputs get new cells."""
+    parts = split_total(node)
+    if parts is not None:
+        steps: list[Step] = []
+        local = {v: env[v] for v in node.inputs}
+        for part in parts:
+            steps += lower_fusion(part, local)
+        for old, made in zip(node.outputs, parts[-1].outputs, strict=True):
+            env[old] = local[made]
+        return steps
+    kernel, sizes, inputs = fusion_kernel(node)
+    for v in node.outputs:
+        env[v] = new_cell(v)
+    outputs = {f"y{i}": v for i, v in enumerate(node.outputs)}
+    cells = tuple(env[outputs[p.name] if p.name in outputs else inputs[p.name]] for p in kernel.params)
+    return [Launch(kernel, cells, sizes)]
+
+
+def fusion_kernel(node: Node) -> tuple[Kernel, tuple[Size, ...], dict[str, Value]]:
+    """Return the kernel of a Fusion node, its sizes, and which input each "in" parameter is."""
+    body: Function = node.attrs["body"]
+    kept: int = node.attrs["kept"]
+    form: str = node.attrs["form"]
+    stem = "k" if form == "contract" else "r"
+    axes = [(f"i{i}" if i < kept else f"{stem}{i - kept}", n) for i, n in enumerate(node.attrs["domain"])]
+    emission = Emission(body, axes, node.attrs["labels"])
+    name = kernel_name(form, [n.op.name for n in body.nodes if not is_view(n) and n.op.name != "Const"])
+    match form:
+        case "map":
+            kernel, sizes = lower_map(name, emission, body.fetches, node.origin)
+        case "rows":
+            kernel, sizes = lower_rows(name, emission, body.fetches, kept, node.origin)
+        case "contract":
+            kernel, sizes = lower_contract(name, emission, body.fetches, node.origin)
+        case _:
+            raise InternalError(f"a Fusion has the form {form!r}")
+    outside = dict(zip(body.feeds, node.inputs, strict=True))
+    return kernel, sizes, {p.name: outside[v] for v, p in emission.params.items()}
+
+
+def kernel_name(form: str, ops: Sequence[str]) -> str:
+    """Return a readable name: the form and the first few ops."""
+    words = [re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", op).lower() for op in ops]
+    shown = "_".join(words[:4]) + (f"_and_{len(words) - 4}_more" if len(words) > 4 else "")
+    return re.sub(r"\W", "_", f"{form}_{shown}")
+
+
+class RoutineNames:
+    """The `Routine` of one node: names of its buffers, fresh names, and sites."""
+
+    def __init__(self, node: Node, inplace: dict[int, int]) -> None:
+        self.attrs = node.attrs
+        self.in_types = [v.tensor for v in node.inputs]
+        self.out_types = [v.tensor for v in node.outputs]
+        self.sites: list[Site] = []
+        self._node = node
+        self._updated = {i: o for o, i in inplace.items()}
+        self._counts: dict[str, int] = {}
+
+    def input(self, i: int) -> str:
+        return f"y{self._updated[i]}" if i in self._updated else f"x{i}"
+
+    def output(self, i: int) -> str:
+        return f"y{i}"
+
+    def fresh(self, stem: str) -> str:
+        self._counts[stem] = self._counts.get(stem, -1) + 1
+        return f"{stem}_{self._counts[stem]}"
+
+    def guard(self, value: Expr, ok: Expr, fallback: Expr, kind: str, message: str) -> Expr:
+        site = Site(kind, message, self._node.origin[0] if self._node.origin else self._node.op.name)
+        if site not in self.sites:
+            self.sites.append(site)
+        return Guard(value, ok, fallback, self.sites.index(site))
+
+
+def lower_routine(node: Node, lowering: RoutineBody, env: dict[Value, Cell]) -> list[Step]:
+    """Return the steps of a routine: moves of the inputs that it updates, and the launch."""
+    inplace = dict(lowering.inplace)
+    names = RoutineNames(node, inplace)
+    body = lowering.body(names)
+    steps: list[Step] = []
+    params: list[Param] = []
+    cells: list[Cell] = []
+    for i, v in enumerate(node.inputs):
+        if i not in inplace.values():
+            params.append(Param(f"x{i}", v.tensor.dtype, v.tensor.shape, "in"))
+            cells.append(env[v])
+    for o, v in enumerate(node.outputs):
+        env[v] = new_cell(v)
+        if o in inplace:
+            steps.append(Move(env[v], env[node.inputs[inplace[o]]]))
+        params.append(Param(f"y{o}", v.tensor.dtype, v.tensor.shape, "inout" if o in inplace else "out"))
+        cells.append(env[v])
+    kernel, sizes = finish(kernel_name("routine", [node.op.name]), params, body, names.sites, node.origin)
+    return [*steps, Launch(replace(kernel, aliases=()), tuple(cells), sizes)]

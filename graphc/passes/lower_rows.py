@@ -1,0 +1,207 @@
+"""Lowering of row groups: parallel loops over the kept axes, inside them stages over the reduced ones.
+
+Owns that form: the levels of reductions that feed each other, and what a row keeps in scratch.  Must not know products
+as such (a narrow product is a reduction here).  Invariants: reductions of one level share one loop; outputs over the
+whole domain are stored in one last loop, after every reduction; a value is recomputed in each stage unless that costs
+more than `KEEP_CYCLES` and a row of it fits the scratch.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from graphc.ir import dim
+from graphc.ir.dim import Size
+from graphc.ir.function import Node, Value
+from graphc.kernel import walk
+from graphc.kernel.cost import expression_cycles
+from graphc.kernel.ir import (
+    COMBINERS,
+    Axis,
+    Const,
+    Expr,
+    Kernel,
+    Load,
+    Local,
+    Param,
+    Reduce,
+    Stmt,
+    Store,
+    Var,
+    index,
+    size,
+)
+from graphc.passes.access import UNIT
+from graphc.passes.emit import Emission, finished, reduction
+from graphc.passes.lower_map import nest, output_params
+from graphc.passes.tidy import Draft, collapse, finish, share
+
+KEEP_CYCLES = 10.0      # of an element: a load and a store from the first-level cache cost less
+KEEP_LEAST, KEEP_MOST = 64, 8192  # elements of a row that is worth keeping, and that fits
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One reduction: its node, combiner, names of its states, and the values combined."""
+
+    node: Node
+    combiner: str
+    names: tuple[str, ...]
+    values: tuple[Expr, ...]
+
+
+@dataclass(slots=True)
+class Stages:
+    """What a row computes: levels of reductions, then stores per row and per element."""
+
+    levels: list[list[State]]
+    row_stores: list[tuple[Param, Value, Expr]]
+    element_stores: list[tuple[Param, Value, Expr]]
+
+
+def lower_rows(name: str, emission: Emission, outputs: Sequence[Value], kept: int, provenance: Sequence[str]
+               ) -> tuple[Kernel, tuple[Size, ...]]:
+    """Return the kernel of a row group, and its sizes.  Its parameters are the emission's, then one per output."""
+    stages = _stages(emission, outputs, kept)
+    params = [*emission.params.values(), *(p for p, _, _ in stages.row_stores + stages.element_stores)]
+    params.sort(key=lambda p: (p.role != "in", int(p.name[1:])))
+    draft = Draft(list(emission.axes[:kept]), list(emission.axes[kept:]), {p.name: p.shape for p in params})
+    roots = [v for level in stages.levels for s in level for v in s.values]
+    roots += [e for _, _, e in stages.row_stores + stages.element_stores]
+    places = [(p.name, emission.place(v)) for p, v, _ in stages.row_stores + stages.element_stores]
+    rewrite = collapse(draft, roots, places)
+
+    def store(p: Param, v: Value, e: Expr) -> Stmt:
+        return Store(p.name, rewrite.index_of(p.name, emission.place(v)), rewrite(e))
+
+    levels = [[State(s.node, s.combiner, s.names, tuple(map(rewrite, s.values))) for s in level]
+              for level in stages.levels]
+    elements = [store(*s) for s in stages.element_stores]
+    body = _write(emission, draft, levels, elements)
+    body = (*body, *(store(*s) for s in stages.row_stores))
+    shaped = [Param(p.name, p.dtype, draft.shapes[p.name], p.role) for p in params]
+    return finish(name, shaped, share(nest(draft.kept, body), emission.fresh), emission.sites, provenance)
+
+
+def _stages(emission: Emission, outputs: Sequence[Value], kept: int) -> Stages:
+    """Bind every reduction, level by level, and collect what is stored."""
+    depth: dict[Value, int] = dict.fromkeys(emission.body.feeds, 0)
+    levels: list[list[State]] = []
+    reduced = [name for name, _ in emission.axes[kept:]]
+    for node in emission.body.nodes:
+        below = max((depth[v] for v in node.inputs), default=0)
+        is_state = bool(emission.input_labels[node])
+        depth.update(dict.fromkeys(node.outputs, below + is_state))
+        if not is_state:
+            continue
+        combiner, values = reduction(emission, node, reduced)
+        names = tuple(emission.fresh("s") for _ in range(COMBINERS[combiner]))
+        if len(levels) <= below:
+            levels.append([])
+        levels[below].append(State(node, combiner, names, values))
+        count = _count(emission, node)
+        states = [Var(n, v.dtype) for n, v in zip(names, values, strict=True)]
+        emission.bound[node.output] = (emission.place(node.output), finished(node, states, count))
+    stages = Stages(levels, [], [])
+    for v, p in zip(outputs, output_params(outputs), strict=True):
+        (stages.row_stores if _is_row(emission, v, kept) else stages.element_stores).append((p, v, emission.at(v)))
+    return stages
+
+
+def _is_row(emission: Emission, value: Value, kept: int) -> bool:
+    """A value without reduced axes is one per row (also where reduced axes have size 1 alone)."""
+    return all(a < kept for a in emission.labels[value] or () if a != UNIT)
+
+
+def _count(emission: Emission, node: Node) -> Expr:
+    """Number of elements that a reduction node combines into one."""
+    total = node.inputs[0].tensor.shape
+    axes = node.attrs.get("axis", ())
+    return size(dim.product(total[a] for a in axes)) if isinstance(axes, tuple) else index(1)
+
+
+def _write(emission: Emission, draft: Draft, levels: list[list[State]], elements: list[Stmt]) -> tuple[Stmt, ...]:
+    """The statements of one row: a Reduce per level, then one loop that stores elements."""
+    roots = [[v for s in level for v in s.values] for level in levels]
+    roots.append([s.value for s in elements if isinstance(s, Store)])
+    scratch = _kept_rows(draft, roots)
+    names: dict[int, Expr] = {}
+    body: list[Stmt] = []
+    place = tuple(Axis(name) for name, _ in draft.reduced)
+    for number, stage in enumerate(roots):
+        for e in scratch.get(number, ()):
+            local = Local(emission.fresh("e"), e.dtype, tuple(n for _, n in draft.reduced))
+            body.append(local)
+            body.extend(nest(draft.reduced, (Store(local.name, place, _replaced(e, names)),), parallel=False))
+            names[id(e)] = Load(local.name, place, e.dtype)
+        if number < len(levels):
+            body.append(_reduce(emission, draft.reduced, levels[number], [_replaced(v, names) for v in stage]))
+        elif elements:
+            stores = tuple(Store(s.buffer, s.index, _replaced(s.value, names)) for s in elements if isinstance(s, Store))
+            body.extend(nest(draft.reduced, stores, parallel=False))
+    return tuple(body)
+
+
+def _replaced(root: Expr, names: dict[int, Expr]) -> Expr:
+    """`root` with what is kept in scratch loaded from there."""
+    for e in walk.postorder((root,)):
+        if id(e) not in names:
+            names[id(e)] = walk.with_children(e, tuple(names[id(c)] for c in walk.children(e)))
+    return names[id(root)]
+
+
+def _kept_rows(draft: Draft, stages: Sequence[Sequence[Expr]]) -> dict[int, list[Expr]]:
+    """What each stage computes into scratch first: dear expressions over the row that a later stage takes again."""
+    row = dim.product(n for _, n in draft.reduced)
+    if not isinstance(row, int) or not KEEP_LEAST <= row <= KEEP_MOST or len(draft.reduced) != 1:
+        return {}
+    axis = draft.reduced[0][0]
+    seen: dict[int, int] = {}
+    found: dict[int, list[Expr]] = {}
+    taken: set[int] = set()
+    for number, stage in enumerate(stages):
+        for e in _outermost(stage, lambda e: id(e) in seen and id(e) not in taken and _is_dear(e, axis)):
+            taken.add(id(e))
+            found.setdefault(seen[id(e)], []).append(e)
+        for e in walk.postorder(stage):
+            seen.setdefault(id(e), number)
+    return found
+
+
+def _outermost(roots: Sequence[Expr], wanted: Callable[[Expr], bool]) -> list[Expr]:
+    found: dict[int, Expr] = {}
+    stack = list(reversed(roots))
+    visited: set[int] = set()
+    while stack:
+        e = stack.pop()
+        if id(e) in visited:
+            continue
+        visited.add(id(e))
+        if wanted(e):
+            found[id(e)] = e
+        else:
+            stack.extend(reversed(walk.children(e)))
+    return list(found.values())
+
+
+def _is_dear(e: Expr, axis: str) -> bool:
+    return not isinstance(e, Load | Const | Var | Axis) and axis in walk.free_axes(e) \
+        and expression_cycles((e,)) >= KEEP_CYCLES
+
+
+def _reduce(emission: Emission, axes: Sequence[tuple[str, Size]], states: Sequence[State], values: Sequence[Expr]
+            ) -> Reduce:
+    """One Reduce for the states of a level, nested where several axes are reduced."""
+    combiners = tuple(s.combiner for s in states)
+    names = tuple(n for s in states for n in s.names)
+    inner = tuple(values)
+    body: tuple[Stmt, ...] = ()
+    for depth, (axis, n) in enumerate(reversed(axes)):
+        outermost = depth == len(axes) - 1
+        own = names if outermost else tuple(emission.fresh("p") for _ in names)
+        reduce = Reduce(own, combiners, axis, size(n), body, inner)
+        if outermost:
+            return reduce
+        body = (reduce,)
+        inner = tuple(Var(n, v.dtype) for n, v in zip(own, inner, strict=True))
+    raise AssertionError("a reduction runs over an axis")
