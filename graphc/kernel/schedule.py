@@ -44,9 +44,10 @@ from graphc.kernel.target import Target
 class LoopPlan:
     """How one For, Reduce or Scan runs.
 
-    lanes: elements of the vector that runs along this loop's axis; 1 means that the loop is stepped one
-    by one.  Inside a loop with lanes > 1 every value that depends on its axis is a vector, inner loops
-    included (column sums: the kept axis has the lanes, the Reduce inside holds vectors as its state).
+    lanes: elements of the vector that runs along this loop's axis, a power of two, several registers' worth
+    where that pays; 1 means that the loop is stepped one by one.  Inside a loop with lanes > 1 every value
+    that depends on its axis is a vector, inner loops included (column sums: the kept axis has the lanes,
+    the Reduce inside holds vectors as its state).
     A Reduce with lanes > 1 keeps `lanes` partial states per vector and combines them horizontally,
     lowest lane first, when it ends (row sums).  The last step of a vector loop is masked.
     unroll: vectors (or, with lanes == 1, iterations) per step.  For a Reduce it is also the number of
@@ -97,11 +98,14 @@ class Schedule:
 CLAIM_CYCLES = 8000.0
 ITEM_CYCLES = 600.0
 MAX_BLOCK = 1 << 15
+UNKNOWN_GRAIN = 4  # work items per claim at most, where an item holds a loop of unknown size
 UNKNOWN_ROW = 512  # iterations that the last axis of a nest is taken to have where its size is unknown
 # Cycles of one step of a loop beyond its body, of one vector step with its mask, and of one element of a
-# gather or scatter; latency of one halving of a vector of partial states.
+# gather or scatter; latency of one halving of a vector of partial states; what a
+# cheap step of a Reduce costs at most.
 _HORIZONTAL = 4.0
-_STEP, _VECTOR_STEP, _GATHER, _SCATTER = 1.0, 2.0, 2.0, 2.5
+_CHEAP_STEP = 6.0
+_STEP, _VECTOR_STEP, _GATHER, _SCATTER = 1.0, 2.0, 2.0, 1.75
 
 
 def schedule(kernel: Kernel, target: Target) -> Schedule:
@@ -132,7 +136,10 @@ def schedule(kernel: Kernel, target: Target) -> Schedule:
     else:
         last = block if len(nest) == 1 else min(block, UNKNOWN_ROW)
     item = max(1.0, per_iteration * last)
-    return Schedule(tuple(f.axis for f in nest), extents, block, max(1, int(CLAIM_CYCLES / item)), item, whole.plans)
+    inner = walk.loops(nest[-1].body)
+    most = MAX_BLOCK if all(isinstance(walk.as_size(t.extent), int) for t in inner) else UNKNOWN_GRAIN
+    grain = max(1, min(most, int(CLAIM_CYCLES / item)))
+    return Schedule(tuple(f.axis for f in nest), extents, block, grain, item, whole.plans)
 
 
 def _outer_nest(body: walk.Block) -> list[For]:
@@ -215,7 +222,7 @@ class _Planner:
         inner = self.inside(s, lane)
         unroll = 1
         if isinstance(s, Reduce) and not inner.plans:
-            unroll = self.partial_states(s, inner.cycles, count)
+            unroll = self.partial_states(s, inner.cycles, count, 1 if lane is None else lane.lanes)
         plain = _Choice(count * (inner.cycles + _STEP), (LoopPlan(1, unroll), *inner.plans))
         if lane is not None:
             if any(_varies(v, lane) for v in _results(s)):
@@ -224,6 +231,7 @@ class _Planner:
         lanes = self.lanes(s)
         if lanes == 1 or not self.may_vectorise(s, lanes):
             return plain
+        lanes = self.widened(s, lanes, count)
         step = self.inside(s, _Lane(s.axis, lanes))
         cycles = -(-count // lanes) * (step.cycles + _VECTOR_STEP)
         if isinstance(s, Reduce):
@@ -232,7 +240,7 @@ class _Planner:
             return plain
         unroll = 1
         if isinstance(s, Reduce) and not step.plans:
-            unroll = self.partial_states(s, step.cycles, -(-count // lanes))
+            unroll = self.partial_states(s, step.cycles, -(-count // lanes), lanes)
         elif not step.plans:
             unroll = _within(4 if step.cycles <= 6 else 2 if step.cycles <= 12 else 1, -(-count // lanes))
         return _Choice(cycles, (LoopPlan(lanes, unroll), *step.plans))
@@ -248,10 +256,30 @@ class _Planner:
             own = self.expressions(values, lane) + len(values)
         return _Choice(own + sum(p.cycles for p in parts), tuple(plan for p in parts for plan in p.plans))
 
-    def partial_states(self, s: Reduce, cycles: float, steps: int) -> int:
+    def widened(self, s: walk.Loop, lanes: int, count: int) -> int:
+        """Return the lanes of a loop around plain Reduces (column sums): several registers side by side, so
+        that every line of memory that a step of the Reduce touches brings more than one register's worth."""
+        if not isinstance(s, For):
+            return lanes
+        inner = list(walk.loops(s.body))
+        flat = all(isinstance(t, Reduce) and not any(walk.loops(t.body)) for t in inner)
+        if not inner or not flat or any(self.inside(t, None).cycles > _CHEAP_STEP for t in inner):
+            return lanes
+        states = sum(len(t.values) for t in inner if isinstance(t, Reduce))
+        factor = 4
+        while factor > 1 and (states * factor > self.target.registers // 4 or lanes * factor > count):
+            factor //= 2
+        return lanes * factor
+
+    def partial_states(self, s: Reduce, cycles: float, steps: int, lanes: int) -> int:
         """Return how many partial states hide the latency of combining: more for cheaper steps."""
-        fitting = max(1, self.target.registers // (4 * len(s.values)))
+        held = sum(max(1, self.registers(v.dtype, lanes)) for v in s.values)
+        fitting = max(1, self.target.registers // (4 * held))
         return _within(min(fitting, 4 if cycles <= 8 else 2 if cycles <= 24 else 1), steps)
+
+    def registers(self, dtype: DType, lanes: int) -> int:
+        """Return how many registers hold `lanes` elements."""
+        return -(-lanes // self.target.lanes(dtype))
 
     def lanes(self, s: walk.Loop) -> int:
         """Return the lanes that the data of a loop suggests: those of its widest float, else integer."""
@@ -288,8 +316,8 @@ class _Planner:
                 case Load():
                     total += self.access(e.buffer, e.index, lane, _GATHER)
                 case Prim(op=op):
-                    vectors = max(1.0, lane.lanes * 8 * e.dtype.size / self.target.vector_bits)
-                    total += PRIMITIVES[op].cost * vectors if id(e) in moving else 0.25
+                    vectors = float(self.registers(e.dtype, lane.lanes)) if id(e) in moving else 0.25
+                    total += PRIMITIVES[op].cost * vectors
                 case Random():
                     total += cost.expression_cycles((e,))
         return total
@@ -302,7 +330,9 @@ class _Planner:
         stride = walk.linear_coefficient(through, self.buffers[buffer][1], lane.axis, frozenset(lane.varying))
         if stride is None or stride not in (0, 1, -1):
             return scattered * lane.lanes
-        return 2.0 if stride == -1 else 1.0
+        if stride == 0:
+            return 1.0
+        return (2.0 if stride == -1 else 1.0) * self.registers(self.buffers[buffer][0], lane.lanes)
 
 
 def _within(unroll: int, steps: int) -> int:

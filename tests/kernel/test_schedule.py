@@ -37,8 +37,8 @@ def test_targets_from_features() -> None:
 
 
 @pytest.mark.parametrize(("name", "lanes"), [
-    ("axpy", [16]), ("bias_relu", [1, 16]), ("transpose", [1, 16]), ("rows_f32_sum", [1, 16]),
-    ("columns_f32_sum", [16, 1]), ("columns_f64_sum_prod", [8, 1]), ("sum_all", [1, 16]), ("softmax", [1, 16, 16, 16]),
+    ("axpy", [16]), ("bias_relu", [1, 16]), ("transpose", [16, 1]), ("rows_f32_sum", [1, 16]),
+    ("columns_f32_sum", [64, 1]), ("columns_f64_sum_prod", [32, 1]), ("sum_all", [1, 16]), ("softmax", [1, 16, 16, 16]),
     ("gather", [1, 16]), ("scatter_add_f32", [16, 1]), ("sort", [1, 1, 16]), ("newton", [16]), ("half_bf16", [16]),
     ("scan_sum_f32", [1, 1]), ("integer_i8", [64]), ("integer_i64", [8]), ("scalar", []), ("dense", []),
 ])
@@ -48,7 +48,7 @@ def test_vector_axis(name: str, lanes: list[int]) -> None:
 
 def test_partial_states_hide_latency() -> None:
     assert of("rows_f32_sum").loops[1].unroll == 4
-    assert of("columns_f32_sum").loops[1].unroll == 4
+    assert of("columns_f32_sum").loops[1].unroll == 2  # beside the four registers of its lanes
     assert of("softmax").loops[2].unroll < 4  # exp hides it
 
 
