@@ -26,7 +26,7 @@ from graphc.kernel.target import Target
 DEPTH = 512  # terms that are added before the sums go back to memory
 ROWS = 192  # rows of an item at most: its packed panels stay in the second-level cache
 FEW_ROWS = 36  # rows of an item at least, where rows are split to have work for several threads
-COLUMNS = 256  # columns of an item at most, where B is read where it lies
+COLUMNS = 512  # columns of an item at most, where B is read where it lies
 FEW_COLUMNS = 64  # columns of an item at least
 PACKED_COLUMNS = 128  # columns of an item that packs B, or where their number is not known
 ITEMS = 24  # items that are worth having: eight threads can share them evenly
