@@ -15,7 +15,7 @@ PACKAGE = ROOT / "graphc"
 ROOMS = [
     ("errors",), ("source",), ("dtypes",), ("options",),
     ("ir.dim",), ("ir.types",), ("kernel",), ("graph",), ("ops",), ("autodiff",),
-    ("ir",), ("dsl",), ("passes",), ("backends",), ("runtime",), ("compiler",), ("session",),
+    ("ir",), ("dsl",), ("passes",), ("backends",), ("runtime",), ("compiler",), ("session",), ("api",), ("compat",),
     ("artifact",), ("interop",), ("view",), ("cli",), ("__main__",),
 ]
 

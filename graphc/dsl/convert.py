@@ -11,8 +11,8 @@ from typing import Any, cast
 import numpy as np
 
 from graphc import dtypes, source
-from graphc.dtypes import DType, as_dtype
 from graphc.dsl.scope import create, graph_of, has_tensor, name_scope
+from graphc.dtypes import DType, as_dtype
 from graphc.errors import DTypeError, ShapeError, report
 from graphc.graph.graph import get_default_graph, graphs
 from graphc.graph.operation import describe_operands

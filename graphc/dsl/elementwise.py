@@ -6,7 +6,8 @@ Invariant: no promotion: operands have one dtype, except that a Python number ta
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast as typed
+from typing import Any
+from typing import cast as typed
 
 from graphc import dtypes
 from graphc.dsl.convert import convert_n_to_tensor, convert_to_tensor, matching

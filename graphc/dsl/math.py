@@ -9,4 +9,4 @@ from graphc.dsl.elementwise import *  # noqa: F403
 from graphc.dsl.linear import *  # noqa: F403
 from graphc.dsl.reduction import *  # noqa: F403
 
-__all__ = [*elementwise.__all__, *linear.__all__, *reduction.__all__]  # noqa: PLE0604
+__all__ = [*elementwise.__all__, *linear.__all__, *reduction.__all__]

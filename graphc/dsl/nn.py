@@ -23,7 +23,7 @@ __all__ = ["batch_norm_with_global_normalization", "batch_normalization", "bias_
            "log_sigmoid", "log_softmax", "moments", "normalize_moments", "relu", "relu6", "relu_layer", "selu", "sigmoid",
            "sigmoid_cross_entropy_with_logits", "softmax", "softmax_cross_entropy_with_logits",
            "softmax_cross_entropy_with_logits_v2", "softplus", "softsign", "sparse_softmax_cross_entropy_with_logits",
-           "sufficient_statistics", "swish", "tanh", "top_k", "weighted_cross_entropy_with_logits", "weighted_moments",
+           "sufficient_statistics", "swish", "tanh", "weighted_cross_entropy_with_logits", "weighted_moments",
            "xw_plus_b", "zero_fraction"]
 
 
@@ -299,7 +299,8 @@ def dropout(x: Any, keep_prob: Any = None, noise_shape: Any = None, seed: int | 
         sizes = _noise_shape(value, noise_shape)
         noise = random.random_uniform(sizes, dtype=value.dtype, seed=seed)
         # a number in [0, 1) lies below keep with probability keep
-        kept = array.where_v2(ew.less(noise, keep), value / keep, array.zeros_like(value))
+        scaled = value * (1.0 / keep)
+        kept = array.where_v2(ew.less(noise, keep), scaled, array.zeros_like(value))
         return array.identity(kept, scope)
 
 
@@ -472,16 +473,3 @@ def in_top_k(predictions: Any, targets: Any, k: int, name: str | None = None) ->
         chosen = array.expand_dims(array.gather_nd(x, array.stack([rows, labels], 1)), 1)
         larger = red.reduce_sum(ew.cast(ew.greater(x, chosen), "int32"), 1)
         return ew.logical_and(ew.less(larger, k), array.squeeze(ew.is_finite(chosen), [1]), scope)
-
-
-def top_k(input: Any, k: Any = 1, sorted: bool = True, name: str | None = None) -> tuple[Tensor, Tensor]:
-    """Return the k largest of the last axis, in descending order, and their indices; of equals the first comes first.
-
-    Source: tf.nn.top_k.
-    """
-    with name_scope(name, "TopKV2", [input]) as scope:
-        count = plain(k)
-        values, indices = create("TopKV2", scope, [convert_to_tensor(input, name="input"),
-                                                   count if isinstance(count, int) else convert_to_tensor(count)],
-                                 {"sorted": sorted})
-        return values, indices

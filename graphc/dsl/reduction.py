@@ -16,7 +16,7 @@ from graphc.graph.tensor import Tensor
 
 __all__ = ["all_axes", "arg_max", "arg_min", "argmax", "argmin", "count_nonzero", "cumprod", "cumsum", "l2_loss",
            "older_name", "reduce_all", "reduce_any", "reduce_logsumexp", "reduce_max", "reduce_mean", "reduce_min",
-           "reduce_prod", "reduce_std", "reduce_sum", "reduce_variance", "segment_sum", "unsorted_segment_max",
+           "reduce_prod", "reduce_std", "reduce_sum", "reduce_variance", "segment_sum",
            "unsorted_segment_mean", "unsorted_segment_sum"]
 
 
@@ -204,11 +204,6 @@ def _segments(op_type: str, data: Any, segment_ids: Any, num_segments: Any, name
 def unsorted_segment_sum(data: Any, segment_ids: Any, num_segments: Any, name: str | None = None) -> Tensor:
     """Return, for each segment, the sum of the rows whose id it is.  Source: tf.unsorted_segment_sum."""
     return _segments("UnsortedSegmentSum", data, segment_ids, num_segments, name)
-
-
-def unsorted_segment_max(data: Any, segment_ids: Any, num_segments: Any, name: str | None = None) -> Tensor:
-    """Return, for each segment, the largest of the rows whose id it is.  Source: tf.unsorted_segment_max."""
-    return _segments("UnsortedSegmentMax", data, segment_ids, num_segments, name)
 
 
 def unsorted_segment_mean(data: Any, segment_ids: Any, num_segments: Any, name: str | None = None) -> Tensor:

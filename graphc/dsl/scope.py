@@ -14,9 +14,9 @@ import numpy as np
 from graphc.dtypes import DType
 from graphc.graph.graph import Graph, get_default_graph, graphs
 from graphc.graph.operation import Operation
+from graphc.graph.shape import Dimension, TensorShape
 from graphc.graph.tensor import IndexedSlices, Tensor
 from graphc.ops.base import lookup
-from graphc.graph.shape import Dimension, TensorShape
 
 
 def graph_of(values: Iterable[Any]) -> Graph:

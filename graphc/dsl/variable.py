@@ -12,10 +12,10 @@ from typing import Any, cast
 import numpy as np
 
 from graphc import dtypes, source
-from graphc.dtypes import DType
 from graphc.dsl.control import init_scope
 from graphc.dsl.convert import convert_to_tensor
 from graphc.dsl.scope import create, graph_of, name_scope
+from graphc.dtypes import DType
 from graphc.errors import GraphError, ShapeError, report
 from graphc.graph.graph import Graph
 from graphc.graph.keys import GraphKeys
@@ -184,10 +184,6 @@ class Variable:
     def scatter_sub(self, sparse_delta: IndexedSlices, use_locking: bool = False, name: str | None = None) -> Tensor:
         """Subtract from rows; equal indices add up."""
         return self._scatter("ScatterSub", sparse_delta, name)
-
-    def scatter_mul(self, sparse_delta: IndexedSlices, use_locking: bool = False, name: str | None = None) -> Tensor:
-        """Multiply rows."""
-        return self._scatter("ScatterMul", sparse_delta, name)
 
     def _scatter(self, op_type: str, rows: IndexedSlices, name: str | None) -> Tensor:
         if not isinstance(rows, IndexedSlices):

@@ -4,10 +4,11 @@ Owns the collections of variables and their initializers.  Must not know session
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from graphc import dtypes
+import numpy as np
+
 from graphc.dsl import control
 from graphc.dsl.convert import convert_to_tensor
 from graphc.dsl.scope import create, name_scope
@@ -25,14 +26,14 @@ from graphc.dsl.variable_scope import (
 from graphc.graph.graph import get_default_graph
 from graphc.graph.keys import GraphKeys
 from graphc.graph.operation import Operation
-from graphc.graph.tensor import Tensor
+from graphc.graph.tensor import Tensor, default_session
 
 __all__ = ["AUTO_REUSE", "Variable", "VariableScope", "all_variables", "assert_variables_initialized", "assign",
            "assign_add", "assign_sub", "get_local_variable", "get_variable", "get_variable_scope", "global_variables",
            "global_variables_initializer", "initialize_all_variables", "initialize_local_variables",
            "initialize_variables", "is_variable_initialized", "local_variables", "local_variables_initializer",
            "model_variables", "moving_average_variables", "no_regularizer", "report_uninitialized_variables",
-           "scatter_add", "scatter_mul", "scatter_sub", "scatter_update", "trainable_variables", "variable_op_scope",
+           "scatter_add", "scatter_sub", "scatter_update", "trainable_variables", "variable_op_scope",
            "variable_scope", "variables_initializer"]
 
 
@@ -133,13 +134,47 @@ def scatter_sub(ref: Any, indices: Any, updates: Any, use_locking: bool = False,
     return scatter("ScatterSub", ref, indices, updates, name)
 
 
-def scatter_mul(ref: Any, indices: Any, updates: Any, use_locking: bool = False, name: str | None = None) -> Tensor:
-    """Multiply rows of a variable.  Source: tf.scatter_mul."""
-    return scatter("ScatterMul", ref, indices, updates, name)
-
-
 def is_variable_initialized(variable: Any, name: str | None = None) -> Tensor:
     """Return a bool scalar: whether the variable has a value.  Source: tf.is_variable_initialized."""
     handle = handle_of(variable)
     with name_scope(name, "IsVariableInitialized", [handle]) as scope:
         return cast(Tensor, create("IsVariableInitialized", scope, [handle]))
+
+
+class UninitializedVariables:
+    """What `report_uninitialized_variables` returns: fetched, it gives the names of variables without a value."""
+
+    def __init__(self, var_list: Sequence[Any], name: str) -> None:
+        with name_scope(name, values=list(var_list)):
+            self._names = [v.op.name for v in var_list]
+            self._tests = [is_variable_initialized(v) for v in var_list]
+
+    def _fetch_parts(self) -> tuple[list[Tensor], Callable[[Sequence[Any]], np.ndarray[Any, Any]]]:
+        return self._tests, self._missing
+
+    def _missing(self, holds: Sequence[Any]) -> np.ndarray[Any, Any]:
+        return np.array([n.encode() for n, held in zip(self._names, holds, strict=True) if not held], object)
+
+    def eval(self, feed_dict: Any = None, session: Any = None) -> np.ndarray[Any, Any]:
+        """Return the names, as bytes."""
+        graph = self._tests[0].graph if self._tests else get_default_graph()
+        found: np.ndarray[Any, Any] = default_session(session, graph, "report variables", "eval").run(self, feed_dict)
+        return found
+
+
+def report_uninitialized_variables(var_list: Sequence[Any] | None = None,
+                                   name: str = "report_uninitialized_variables") -> UninitializedVariables:
+    """Return what gives, when it is run, the names of the variables without a value (global and local ones).
+
+    Source: tf.report_uninitialized_variables.
+    """
+    return UninitializedVariables([*global_variables(), *local_variables()] if var_list is None else list(var_list), name)
+
+
+def assert_variables_initialized(var_list: Sequence[Any] | None = None) -> Operation | None:
+    """Return an operation whose run fails where a variable has no value: it reads them all.
+
+    Source: tf.assert_variables_initialized.
+    """
+    chosen = [*global_variables(), *local_variables()] if var_list is None else list(var_list)
+    return control.group(*[v.read_value() for v in chosen], name="assert_variables_initialized") if chosen else None
