@@ -13,16 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphc.backends.base import CompiledKernels, KernelInfo
-from graphc.backends.python_source import (
-    LIBRARY,
-    MATH,
-    ROUNDING,
-    SCALARS,
-    Printer,
-    Work,
-    memory_type,
-    work_of,
-)
+from graphc.backends.python_scalars import LIBRARY, MATH, ROUNDING, SCALARS, memory_type
+from graphc.backends.python_source import Printer, Work, work_of
 from graphc.errors import BackendError
 from graphc.kernel import cost
 from graphc.kernel.ir import Kernel

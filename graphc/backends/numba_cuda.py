@@ -13,7 +13,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from graphc.backends.python_source import LIBRARY, MATH, ROUNDING, SCALARS, Printer, memory_type, work_of
+from graphc.backends.python_scalars import LIBRARY, MATH, ROUNDING, SCALARS, memory_type
+from graphc.backends.python_source import Printer, work_of
 from graphc.errors import BackendError
 from graphc.ir.dim import Size
 from graphc.kernel.ir import Kernel

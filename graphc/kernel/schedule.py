@@ -100,12 +100,12 @@ ITEM_CYCLES = 600.0
 MAX_BLOCK = 1 << 15
 UNKNOWN_GRAIN = 4  # work items per claim at most, where an item holds a loop of unknown size
 UNKNOWN_ROW = 512  # iterations that the last axis of a nest is taken to have where its size is unknown
-# Cycles of one step of a loop beyond its body, of one vector step with its mask, and of one element of a
-# gather or scatter; latency of one halving of a vector of partial states; what a
-# cheap step of a Reduce costs at most.
-_HORIZONTAL = 4.0
-_CHEAP_STEP = 6.0
-_STEP, _VECTOR_STEP, _GATHER, _SCATTER = 1.0, 2.0, 2.0, 1.75
+# Estimated cycles, beside those of primitives (primitives.py) and of contiguous accesses (1 per register).
+_STEP = 1.0  # one step of a loop, beyond its body
+_VECTOR_STEP = 2.0  # the same with a mask for the last one
+_GATHER, _SCATTER = 2.0, 1.75  # per element; a scattered line stays in the cache for the next steps
+_HORIZONTAL = 4.0  # latency of halving a vector of partial states once
+_CHEAP_STEP = 6.0  # a step of a Reduce that is cheap enough to run several registers side by side
 
 
 def schedule(kernel: Kernel, target: Target) -> Schedule:
