@@ -264,7 +264,8 @@ class Product:
         """The letters of "batch", "m", "n" or "k" whose size is not 1, in the order of `out` (k: of `a`)."""
         a, b, out = set(self.a), set(self.b), set(self.out)
         rule = {"batch": out & a & b, "m": (out & a) - b, "n": (out & b) - a, "k": (a | b) - out}[group]
-        return "".join(c for c in (self.out if group != "k" else self.a + self.b) if c in rule and self.sizes[c] != 1)
+        letters = self.out if group != "k" else dict.fromkeys(self.a + self.b)
+        return "".join(c for c in letters if c in rule and self.sizes[c] != 1)
 
 
 def product_of(node: Node) -> Product:
@@ -287,7 +288,7 @@ TINY = 4096  # multiply-adds up to which a product of known size is an ordinary 
 def _product(value: Value, node: Node) -> Unit:
     product = product_of(node)
     out = "".join(c for c in product.out if product.sizes[c] != 1)
-    summed = "".join(dict.fromkeys(product.letters("k")))
+    summed = product.letters("k")
     total = dim.product(product.sizes[c] for c in out + summed)
     narrow = not product.letters("m") or not product.letters("n")
     is_reduction = narrow or (isinstance(total, int) and total <= TINY)
