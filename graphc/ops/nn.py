@@ -358,14 +358,19 @@ def _dense_gradient(op: Any, dloss: Any, dbackprop: Any) -> Sequence[Any]:
     return [b.unbroadcast(grad, logits), b.unbroadcast(to_labels, labels)]
 
 
+def _dense_samples() -> list[Sample]:
+    rng = np.random.default_rng(5)
+    return [Sample((typed(d, *s), typed(d, *t)), arrays={1: rng.dirichlet(np.ones(t[1]), t[0])}, ulp=16.0, special=False)
+            for d in FLOATS for s, t in (((5, 10), (5, 10)), ((1, 3), (1, 3)), ((0, 4), (0, 4)), ((5, 10), (1, 10)))]
+
+
 register(Op(
     name="SoftmaxCrossEntropyWithLogits", kind=Kind.REDUCTION, inputs=("features", "labels"), outputs=2,
     infer=_dense_infer, gradient=_dense_gradient, reference=_dense_reference,
     lower=NotLowered("decomposed into a row of ops"), decompose=_dense_decompose,
-    samples=lambda: [Sample((typed(d, *s), typed(d, *t)), ulp=16.0, special=False) for d in FLOATS
-                     for s, t in (((5, 10), (5, 10)), ((1, 3), (1, 3)), ((0, 4), (0, 4)), ((5, 10), (1, 10)))],
-    doc="Loss -sum(labels * log(softmax(features))) of each row, and its derivative softmax(features) - labels. "
-        "tf.nn.softmax_cross_entropy_with_logits"))
+    samples=_dense_samples,
+    doc="Loss -sum(labels * log(softmax(features))) of each row, and its derivative softmax(features) - labels, for labels "
+        "that sum to 1. tf.nn.softmax_cross_entropy_with_logits"))
 
 
 def _sparse_infer(ctx: Inference) -> Sequence[PartialType]:

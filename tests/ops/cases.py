@@ -32,7 +32,7 @@ def draw(sample: Sample, rng: np.random.Generator, special: bool = False) -> lis
     for i, t in enumerate(sample.types):
         given = sample.arrays.get(i)
         out.append(_drawn(t, sample, rng, special and sample.special) if given is None
-                   else np.asarray(given, t.dtype.as_numpy_dtype))
+                   else rounded(np.asarray(given), t.dtype))
     return out
 
 
