@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from graphc import dtypes
-from graphc.backends.llvm_cpu import contract, function, tiling
+from graphc.backends.llvm_cpu import contract, tiling
+from graphc.backends.llvm_cpu.codegen import LlvmCpu, host_target
 from graphc.dtypes import DType, float32
 from graphc.errors import BackendError
 from graphc.ir import dim
@@ -24,40 +25,30 @@ from graphc.ir.dim import Size, symbol
 from graphc.kernel import target as targets
 from graphc.kernel.ir import Axis, Contract, Expr, If, Kernel, Let, Load, Param, Stmt, Store, Var, const, size
 from graphc.kernel.primitives import cast, prim
-from graphc.kernel.schedule import Schedule
 from graphc.kernel.target import Target
 from tests.backends.contract_kernels import CONTRACT_SAMPLES
 from tests.backends.harness import Arrays, Sample, check, poison, show, store
+from tests.backends.llvm_native import runnable
 
-llvm.initialize_native_target()
-llvm.initialize_native_asmprinter()
-llvm.initialize_all_targets()
-llvm.initialize_all_asmprinters()
-
-HOST = Target.from_features(targets.named("x86-64").triple, llvm.get_host_cpu_name(),
-                            [("+" if on else "-") + name for name, on in llvm.get_host_cpu_features().items()])
-TARGETS = {"host": HOST, "x86-64-v3": targets.named("x86-64-v3"), "x86-64": targets.named("x86-64")}
-PLAIN = Schedule((), (), 1, 1, 1.0, ())
+BACKEND = LlvmCpu()
+HOST = host_target()
+TARGETS = {"host": HOST} | {name: targets.named(name) for name in ("x86-64-v3", "x86-64") if name in runnable()}
 M, N, K, B = symbol("m"), symbol("n"), symbol("k"), symbol("b")
 b, m, n, k = Axis("b"), Axis("m"), Axis("n"), Axis("k")
-
-
-def _machine(target: Target) -> Any:
-    return llvm.Target.from_triple(target.triple).create_target_machine(
-        cpu=target.cpu, features=",".join(target.features), opt=2, reloc="pic", codemodel="jitdefault", jit=True)
 
 
 class Compiled:
     """A kernel in memory, run over guarded copies of its arrays."""
 
     def __init__(self, kernel: Kernel, target: Target = HOST) -> None:
-        self.kernel, self.rendered = kernel, function.render(kernel, PLAIN, target)
-        self.object = _machine(target).emit_object(llvm.parse_assembly(self.rendered.text))
-        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine(target))
-        self._engine.add_object_file(llvm.ObjectFileRef.from_data(self.object))
+        self.kernel, self.info = kernel, BACKEND.info(kernel, target)
+        self._engine = llvm.create_mcjit_compiler(
+            llvm.parse_assembly(""), llvm.Target.from_default_triple().create_target_machine())
+        self._engine.add_object_file(llvm.ObjectFileRef.from_data(BACKEND.object_code(kernel, target)))
         self._engine.finalize_object()
+        address = self._engine.get_function_address(self.info.symbol)
         self._run = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p,
-                                     ctypes.c_int64, ctypes.c_void_p)(self._engine.get_function_address(function.NAME))
+                                     ctypes.c_int64, ctypes.c_void_p)(address)
 
     def __call__(self, arrays: Arrays, sizes: dict[str, int], pieces: Sequence[tuple[int, int]] | None = None) -> int:
         guarded = {name: Guarded(a) for name, a in arrays.items()}
@@ -66,14 +57,14 @@ class Compiled:
         items = self.items(sizes)
         statuses = []
         for begin, end in [(0, items)] if pieces is None else pieces:
-            scratch = Guarded(np.full(dim.evaluate(self.rendered.scratch, sizes) // 4, np.nan, np.float32), align=64)
+            scratch = Guarded(np.full(dim.evaluate(self.info.scratch, sizes) // 4, np.nan, np.float32), align=64)
             statuses.append(self._run(begin, end, addresses, table, 0, scratch.address))
         for name, a in arrays.items():
             a[...] = guarded[name].array
         return min((s for s in statuses if s), default=0)
 
     def items(self, sizes: dict[str, int]) -> int:
-        return dim.evaluate(self.rendered.extent, sizes)
+        return dim.evaluate(self.info.extent, sizes)
 
 
 class Guarded:
@@ -209,7 +200,7 @@ def test_wider_sums() -> None:
 @pytest.mark.parametrize("acc", [dtypes.float16, dtypes.bfloat16, dtypes.bool_])
 def test_sums_that_do_not_exist_are_refused(acc: DType) -> None:
     with pytest.raises(BackendError, match=acc.name):
-        function.render(product(dtype=acc), PLAIN, HOST)
+        BACKEND.info(product(dtype=acc), HOST)
 
 
 def test_nan_and_inf_stay_in_their_rows_and_columns() -> None:
@@ -259,7 +250,7 @@ def test_batches(layout: str) -> None:
 
 def test_axes_that_lie_together_are_merged() -> None:
     p, q, r, s = (Axis(x) for x in "pqrs")
-    e = {"p": 3, "q": M, "r": 5, "s": N, "k": 7}
+    e: dict[str, Size] = {"p": 3, "q": M, "r": 5, "s": N, "k": 7}
 
     def pairs(names: str) -> tuple[tuple[str, Expr], ...]:
         return tuple((x, size(e[x])) for x in names)
@@ -457,13 +448,13 @@ def _undefined(data: bytes) -> set[str]:
 def test_objects_need_no_library(target: str, dtype: DType) -> None:
     acc = float32 if dtype is dtypes.bfloat16 else dtype
     for layout in ("nn", "tt"):
-        text = function.render(product(layout=layout, dtype=dtype, acc=acc), PLAIN, targets.named(target)).text
-        found = _undefined(_machine(targets.named(target)).emit_object(llvm.parse_assembly(text)))
+        kernel = product(layout=layout, dtype=dtype, acc=acc)
+        found = _undefined(BACKEND.object_code(kernel, targets.named(target)))
         assert found <= {"memcpy", "memset", "_GLOBAL_OFFSET_TABLE_"}
 
 
 def test_the_same_kernel_gives_the_same_text() -> None:
-    texts = {function.render(product(layout="nt"), PLAIN, HOST).text for _ in range(2)}
+    texts = {LlvmCpu().llvm_text(product(layout="nt"), HOST) for _ in range(2)}
     assert len(texts) == 1
 
 
