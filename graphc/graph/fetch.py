@@ -258,7 +258,7 @@ def check_fed(fetches: Fetches, feeds: Sequence[Tensor]) -> None:
     operands = [(name, f"{text}, needed by {_way(op, reached)}") for op, (name, text) in zip(missing, rows, strict=True)]
     plural = "s" if len(missing) > 1 else ""
     text = report(f"Session.run: you must feed a value for the placeholder{plural} {names}", str(source.capture()), operands,
-                  f"pass feed_dict={{{missing[0].name}: ...}}{_near_hint(missing, feeds)}")
+                  f"pass feed_dict={{{', '.join(f'{op.name}: ...' for op in missing)}}}{_near_hint(missing, feeds)}")
     raise InvalidArgumentError(None, missing[0], text)
 
 

@@ -278,6 +278,10 @@ class Graph:
         assert isinstance(element, Operation)
         return element
 
+    def find(self, name: str) -> Operation | None:
+        """Return the operation called `name`, or None."""
+        return self._by_name.get(name)
+
     def get_tensor_by_name(self, name: str) -> Tensor:
         """Return the tensor called `name` ("op:0").  Raises KeyError (with near names), TypeError for a non-string."""
         if not isinstance(name, str):

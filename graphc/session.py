@@ -1,0 +1,347 @@
+"""Session: runs parts of a graph and keeps its variables.
+
+Owns the way from `run(fetches, feed_dict)` to a program's runner and back, and the errors of a run in the user's terms.
+Knows graphs, the compiler and the runtime; must not know kernels or plans' insides.
+Invariants: what was run once runs again after one look in a dict; every feed is checked before anything runs; after
+`close` nothing runs.
+"""
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from graphc import options as settings
+from graphc import source
+from graphc.compiler import compile_program
+from graphc.dsl.config import ConfigProto
+from graphc.dtypes import uint64
+from graphc.errors import (
+    FailedPreconditionError,
+    GraphError,
+    OpError,
+    SessionError,
+    report,
+)
+from graphc.graph.fetch import BadFeed, Fetches, check_fed, check_feeds, feed_keys, feed_value, take_apart
+from graphc.graph.graph import Graph, get_default_graph, graphs
+from graphc.graph.operation import describe_operands
+from graphc.graph.tensor import Tensor, sessions
+from graphc.ops.base import Kind
+from graphc.passes.extract import needed
+from graphc.runtime.executor import Executor
+from graphc.runtime.program import AssumptionFailed
+from graphc.runtime.variables import Variables
+
+Runner: TypeAlias = Callable[..., tuple[Any, ...]]
+
+MAX_CALLS = 1024
+"""Pairs of fetches and feed keys that a session remembers; the oldest is forgotten first."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceAttributes:
+    """A device of a session.  Source: Session.list_devices."""
+
+    name: str
+    device_type: str
+    memory_limit_bytes: int
+
+
+class BaseSession:
+    """What sessions share.  Source: tf.Session.
+
+    target: must be "", this process.  graph: the default graph where it is None.  config: a ConfigProto.
+    """
+
+    def __init__(self, target: str = "", graph: Graph | None = None, config: ConfigProto | None = None) -> None:
+        if target:
+            raise GraphError(f"Session: target {target!r} names another process; only '' (this one) is supported")
+        if graph is not None and not isinstance(graph, Graph):
+            raise TypeError(f"Session: graph must be a tf.Graph, not {type(graph).__name__}")
+        if config is not None and not isinstance(config, ConfigProto):
+            raise TypeError(f"Session: config must be a tf.ConfigProto, not {type(config).__name__}")
+        self.graph = graph or get_default_graph()
+        self.variables = Variables()
+        options = settings.from_environment()
+        threads = 0 if config is None else config.intra_op_parallelism_threads
+        self.options = options.replace(threads=threads) if threads else options
+        self.sess_str = target
+        self._calls: dict[Any, _Call] = {}
+        self._closed = False
+
+    # -- running ------------------------------------------------------------------------------------------------------
+
+    def run(self, fetches: Any, feed_dict: Mapping[Any, Any] | None = None, options: Any = None,
+            run_metadata: Any = None) -> Any:
+        """Return the values of `fetches` (tensors, operations, variables, names, nested in lists, tuples and dicts).
+
+        feed_dict: tensor, variable or name -> value.  options, run_metadata: accepted.
+        Raises FetchError, GraphError, ShapeError or DTypeError before anything runs; a tf.errors.OpError from the run.
+        """
+        key = (list, *fetches) if type(fetches) is list else fetches
+        try:
+            call = self._calls.get((key, *feed_dict) if feed_dict else (key,))
+        except TypeError:  # a nested list or a dict
+            call = None
+        if call is None:
+            call = self._prepare(fetches, feed_dict or {})
+        try:
+            values = call.runner(*feed_dict.values()) if feed_dict else call.runner()
+        except (BadFeed, OpError) as error:
+            raise self._told(error, call, feed_dict) from None
+        return values[0] if call.assemble is None else call.assemble(values)
+
+    def make_callable(self, fetches: Any, feed_list: Sequence[Any] | None = None, accept_options: bool = False) -> Any:
+        """Return a function of the fed values, in the order of `feed_list`, that returns the values of `fetches`.
+
+        Source: tf.Session.make_callable.
+        """
+        self._check_open()
+        keys = list(feed_list or ())
+        call = self._call(take_apart(self.graph, fetches), feed_keys(self.graph, keys))
+        runner, assemble = call.runner, call.assemble
+
+        def run(*values: Any, **accepted: Any) -> Any:
+            if self._closed:
+                self._check_open()
+            if len(values) != len(keys):
+                raise TypeError(f"this callable takes {len(keys)} fed values, {len(values)} are given")
+            try:
+                results = runner(*values)
+            except (BadFeed, OpError) as error:
+                raise self._told(error, call, dict(zip(call.feeds, values, strict=True))) from None
+            return results[0] if assemble is None else assemble(results)
+
+        return run
+
+    def _prepare(self, fetches: Any, feed_dict: Mapping[Any, Any]) -> _Call:
+        """The call for these fetches and feed keys, made and remembered; the feeds are checked."""
+        self._check_open()
+        if not isinstance(feed_dict, Mapping):
+            raise TypeError(f"Session.run: feed_dict must be a dict, not {type(feed_dict).__name__}")
+        parts = take_apart(self.graph, fetches)
+        feeds = feed_keys(self.graph, feed_dict)
+        check_feeds(feeds, list(feed_dict.values()))
+        check_fed(parts, feeds)
+        call = self._call(parts, feeds)
+        try:
+            key = ((list, *fetches) if type(fetches) is list else fetches, *feed_dict)
+            if len(self._calls) >= MAX_CALLS:
+                del self._calls[next(iter(self._calls))]
+            self._calls[key] = call
+        except TypeError:  # a nested list or a dict: taken apart at each run
+            pass
+        return call
+
+    def _call(self, parts: Fetches, feeds: tuple[Tensor, ...]) -> _Call:
+        return _Call(self._runner(parts, feeds), parts.assemble, parts, feeds)
+
+    def _runner(self, parts: Fetches, feeds: tuple[Tensor, ...]) -> Runner:
+        """The function of the values of `feeds` that gives the values of the fetched tensors."""
+        if not parts.tensors and not parts.targets:
+            return lambda *values: ()
+        questions = [op for op in needed(parts.tensors, feeds, parts.targets) if op.type == "IsVariableInitialized"]
+        if not questions:
+            return self._sized(parts, feeds)
+        # whether a variable is initialised is known when a run starts: it is fed
+        asked = tuple(op.outputs[0] for op in questions if op.outputs[0] not in feeds)
+        names = [t.op.inputs[0].op.name for t in asked]
+        inner = self._sized(parts, (*feeds, *asked))
+        holds = self.variables.is_initialised
+        return lambda *values: inner(*values, *[np.bool_(holds(name)) for name in names])
+
+    def _sized(self, parts: Fetches, feeds: tuple[Tensor, ...]) -> Runner:
+        unranked = [i for i, t in enumerate(feeds) if t.shape.ndims is None]
+        if not unranked:
+            return _Variants(self, parts, feeds, {}).runner
+        by_rank: dict[tuple[int, ...], Runner] = {}
+
+        def run(*values: Any) -> tuple[Any, ...]:
+            ranks = tuple([np.ndim(values[i]) for i in unranked])
+            found = by_rank.get(ranks)
+            if found is None:
+                chosen = {feeds[i]: rank for i, rank in zip(unranked, ranks, strict=True)}
+                found = by_rank[ranks] = _Variants(self, parts, feeds, chosen).runner
+            return found(*values)
+
+        return run
+
+    def executable(self, parts: Fetches, feeds: tuple[Tensor, ...], ranks: Mapping[Tensor, int],
+                    assumptions: Mapping[int, str]) -> tuple[Runner, Mapping[int, int]]:
+        """Return a runner of one compiled variant, and the number of the condition that each check of its plan is.
+
+        feeds: the runner's arguments.  ranks, assumptions: as of passes/extract.py.  A subclass may compute otherwise.
+        """
+        compiled = compile_program(parts.tensors, feeds, parts.targets, self.options, feed_ranks=ranks,
+                                   assumptions=assumptions)
+        self.seed([slot.name for slot in compiled.program.plan.states])
+        executor = Executor(compiled.program, self.variables, compiled.native, self.options.worker_count)
+        return executor.runner(range(len(feeds)), lambda i, value: feed_value(feeds[i], value)), compiled.conditions
+
+    def seed(self, states: Iterable[str]) -> None:
+        """Give the counters of random operations their start: from the seeds, or from the system where both are 0."""
+        for name in states:
+            op = self.graph.get_operation_by_name(name)
+            if op.op.kind is not Kind.RANDOM or self.variables.is_initialised(name):
+                continue
+            seed, seed2 = int(op.attrs["seed"]), int(op.attrs["seed2"])
+            if seed == 0 and seed2 == 0:
+                seed, seed2 = (int.from_bytes(os.urandom(8), "little") for _ in range(2))
+            mask = 2**64 - 1
+            self.variables.set(name, np.array([0, seed2 & mask, seed & mask], np.uint64), uint64)
+
+    # -- errors -------------------------------------------------------------------------------------------------------
+
+    def _told(self, error: BadFeed | OpError, call: _Call, feed_dict: Mapping[Any, Any] | None) -> Exception:
+        """The user's error for what a run raised: feeds are told together, operations by object instead of name."""
+        if isinstance(error, BadFeed):
+            try:
+                check_feeds(call.feeds, list((feed_dict or {}).values()))
+            except Exception as told:
+                return told
+            return error.kind(report(f"Session.run: {error.problem}", str(source.capture()), hint=error.hint))
+        if isinstance(error, FailedPreconditionError):
+            return self._uninitialised(call, error)
+        op = self.graph.find(error.op) if isinstance(error.op, str) else None
+        if op is None:
+            return error
+        text = report(error.message, operands=describe_operands(op.inputs))
+        return type(error)(error.node_def, op, text, error.error_code)
+
+    def _uninitialised(self, call: _Call, error: FailedPreconditionError) -> Exception:
+        ran = needed(call.parts.tensors, call.feeds, call.parts.targets)
+        missing = [op for op in ran if op.type == "VariableV2" and op.outputs[0] not in call.feeds
+                   and not self.variables.is_initialised(op.name)]
+        named = error.op if isinstance(error.op, str) else ""
+        first = next((op for op in missing if op.name == named), missing[0] if missing else None)
+        if first is None:
+            return error
+        names = ", ".join(repr(op.name) for op in missing)
+        plural = "s" if len(missing) > 1 else ""
+        text = report(f"Session.run: attempting to use the uninitialized variable{plural} {names}", str(source.capture()),
+                      describe_operands([op.outputs[0] for op in missing]),
+                      "run tf.global_variables_initializer() in this session first")
+        return FailedPreconditionError(None, first, text)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SessionError(report("the session is closed", str(source.capture())))
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Forget programs and variables; nothing runs any more."""
+        self._closed = True
+        self._calls.clear()
+        self.variables.clear()
+
+    def as_default(self) -> AbstractContextManager[Any]:
+        """Make this session the default inside a `with` block (which does not close it)."""
+        return sessions.entered(self)
+
+    def list_devices(self) -> list[DeviceAttributes]:
+        """Return the devices that programs run on."""
+        pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+        return [DeviceAttributes("/job:localhost/replica:0/task:0/device:CPU:0", "CPU", pages)]
+
+    def reset(self) -> None:
+        """Forget all variables, so that none is initialised."""
+        self.variables.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What a session remembers of fetches and feed keys."""
+
+    runner: Runner
+    assemble: Callable[[Sequence[Any]], Any] | None
+    parts: Fetches
+    feeds: tuple[Tensor, ...]
+
+
+class _Variants:
+    """The compiled variants of one call.
+
+    Unknown sizes that meet are assumed equal; a run in which one of them is 1 instead gets a variant of its own, which
+    is found again by the shapes of the feeds.
+    """
+
+    def __init__(self, session: BaseSession, parts: Fetches, feeds: tuple[Tensor, ...], ranks: Mapping[Tensor, int]) -> None:
+        self._session = session
+        self._parts = parts
+        self._feeds = feeds
+        self._ranks = ranks
+        self._by_assumptions: dict[frozenset[tuple[int, str]], tuple[Runner, Mapping[int, int]]] = {}
+        self._by_shapes: dict[tuple[tuple[int, ...], ...], Runner] = {}
+        self._first = self._variant(frozenset())[0]
+
+    def runner(self, *values: Any) -> tuple[Any, ...]:
+        """Run the variant for these values."""
+        if self._by_shapes:
+            shapes = tuple([np.shape(v) for v in values])
+            found = self._by_shapes.get(shapes)
+            if found is not None:
+                return found(*values)
+        try:
+            return self._first(*values)
+        except AssumptionFailed as failed:
+            return self._other(values, failed)
+
+    def _variant(self, assumptions: frozenset[tuple[int, str]]) -> tuple[Runner, Mapping[int, int]]:
+        found = self._by_assumptions.get(assumptions)
+        if found is None:
+            found = self._session.executable(self._parts, self._feeds, self._ranks, dict(assumptions))
+            self._by_assumptions[assumptions] = found
+        return found
+
+    def _other(self, values: Sequence[Any], failed: AssumptionFailed) -> tuple[Any, ...]:
+        assumptions: frozenset[tuple[int, str]] = frozenset()
+        while True:
+            conditions = self._variant(assumptions)[1]
+            assumptions |= {(conditions[failed.check], failed.one)}
+            runner = self._variant(assumptions)[0]
+            try:
+                result = runner(*values)
+            except AssumptionFailed as again:
+                failed = again
+                continue
+            self._by_shapes[tuple([np.shape(v) for v in values])] = runner
+            return result
+
+
+class Session(BaseSession):
+    """A session; `with tf.Session() as sess:` makes it and its graph the default and closes it at the end."""
+
+    def __enter__(self) -> Session:
+        graphs.push(self.graph)
+        sessions.push(self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        sessions.remove(self)
+        graphs.remove(self.graph)
+        self.close()
+
+
+class InteractiveSession(BaseSession):
+    """A session that is the default from its making until `close`.  Source: tf.InteractiveSession."""
+
+    def __init__(self, target: str = "", graph: Graph | None = None, config: ConfigProto | None = None) -> None:
+        super().__init__(target, graph, config)
+        self._entered_graph = graph is not None
+        if self._entered_graph:
+            graphs.push(self.graph)
+        sessions.push(self)
+
+    def close(self) -> None:
+        """Forget programs and variables, and be the default no more."""
+        super().close()
+        sessions.remove(self)
+        if self._entered_graph:
+            graphs.remove(self.graph)
