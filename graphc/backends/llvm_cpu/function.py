@@ -20,6 +20,7 @@ from graphc.kernel.schedule import LoopPlan, Schedule
 from graphc.kernel.target import Target
 
 NAME = "kernel"  # the function's name until its text is hashed
+CYCLES_PER_NS = 3.0  # of schedules, which count cycles
 _PARAMETERS = (("begin", "i64", 1), ("end", "i64", 1), ("noalias readonly buffers", "ptr", 1),
                ("noalias readonly sizes", "ptr", 1), ("worker", "i64", 1), ("noalias align 64 scratch", "ptr", 1))
 
@@ -49,7 +50,7 @@ def render(kernel: Kernel, schedule: Schedule, target: Target) -> Rendered:
     else:
         renderer = Renderer(kernel, builder, plans)
         _items(renderer, kernel, schedule)
-        extent, grain, cost = schedule.extent, schedule.grain, schedule.cost
+        extent, grain, cost = schedule.extent, schedule.grain, schedule.cost / CYCLES_PER_NS
     streaming.fence(renderer)
     builder.ret(renderer.status())
     builder.finish()
@@ -87,6 +88,8 @@ def _items(r: Renderer, kernel: Kernel, schedule: Schedule) -> None:
                 outer, names[stmt.axis] = _divmod(r, outer, extent)
             names[nest[0].axis] = outer
         low = item * schedule.block
+        if schedule.block % 4 == 0:
+            r.quad(low)
         for value in (*names.values(), low):
             r.bounded(value)
         high = low + schedule.block

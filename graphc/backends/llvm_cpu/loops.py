@@ -95,14 +95,18 @@ def whole_steps(r: Renderer, axis: str, low: Value, high: Value, plan: LoopPlan,
 
     def one(index: Value) -> None:
         for u in range(plan.unroll):
-            body(_lanes(r, context, axis, index + u * plan.lanes, plan.lanes, None), u)
+            at = index + u * plan.lanes
+            r.quad(at, index)
+            body(_lanes(r, context, axis, at, plan.lanes, None), u)
 
+    r.quad(end, low)
     if known and end.constant == low.constant:
         return end
     if known and end.constant - low.constant == step:  # type: ignore[operator]
         one(low)
         return end
     with r.b.loop(low, end, step) as loop:
+        r.quad(loop.index, low)
         one(loop.index)
     return end
 
@@ -126,10 +130,12 @@ def masked_steps(r: Renderer, axis: str, low: Value, high: Value, plan: LoopPlan
             one(low)
     else:
         with r.b.loop(low, high, lanes) as loop:
+            r.quad(loop.index, low)
             one(loop.index)
 
 
 def _lanes(r: Renderer, context: Context, axis: str, index: Value, lanes: int, mask: Value | None) -> Context:
+    """Return the context of one vector step from `index` on."""
     r.bounded(index)
     return context.bound({axis: r.linear(index)}, lanes=lanes, mask=mask)
 

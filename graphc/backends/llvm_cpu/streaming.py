@@ -13,7 +13,7 @@ from graphc.backends.llvm_cpu.builder import Value
 from graphc.ir import dim
 from graphc.ir.dim import Size
 from graphc.kernel import walk
-from graphc.kernel.ir import For, Let, Store
+from graphc.kernel.ir import For, Let, Random, Store
 from graphc.kernel.schedule import LoopPlan
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ def outputs(r: Renderer, loop: For, plan: LoopPlan, context: Context) -> tuple[S
         return ()
     if not all(isinstance(s, Store | Let) for s in loop.body):
         return ()
+    if any(isinstance(e, Random) for e in walk.all_expressions(loop.body)):
+        return ()  # aligning the stores would tear the blocks of random words apart
     lets = frozenset(s.name for s in loop.body if isinstance(s, Let))
     params = {p.name: p for p in r.kernel.params if p.role == "out"}
     touched = {e.buffer for e in walk.loads(r.kernel.body)} | {n for pair in r.kernel.aliases for n in pair}
