@@ -1,0 +1,183 @@
+"""The compiler: from a graph, fetches and feeds to a program that one native call runs.
+
+Owns the order of the rooms (ARCHITECTURE: the way of the data), and what is kept of a compilation.  Knows each room by
+its one function.  Invariants: the same graph, options, machine and sources give the same program; what the cache holds
+under a program's key skips everything after extraction, and llvmlite.
+"""
+from __future__ import annotations
+
+import importlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from graphc.backends.base import Backend, CompiledKernels, KernelInfo
+from graphc.errors import InternalError
+from graphc.graph.operation import Operation
+from graphc.graph.tensor import Tensor
+from graphc.ir.dim import parse as parse_size
+from graphc.ir.function import Function
+from graphc.ir.text import show
+from graphc.kernel.ir import Kernel
+from graphc.kernel.plan import Plan
+from graphc.kernel.text import format_kernel
+from graphc.options import Options
+from graphc.passes.check_memory import check_memory
+from graphc.passes.coalesce import coalesce
+from graphc.passes.extract import extract
+from graphc.passes.fuse import fuse
+from graphc.passes.lower import lower
+from graphc.passes.memory import plan_memory
+from graphc.passes.order import order
+from graphc.passes.pipeline import LEVELS, Pass, Pipeline
+from graphc.passes.report import plan_text
+from graphc.runtime import link
+from graphc.runtime.cache import Cache, digest, source_digest, versions
+from graphc.runtime.native import Native, native
+from graphc.runtime.program import Program, load_library_program, load_program, pack, unpack
+
+BACKENDS: Mapping[str, tuple[str, str]] = {
+    "llvm_cpu": ("graphc.backends.llvm_cpu.codegen", "LlvmCpu"),
+    "numba_cpu": ("graphc.backends.numba_cpu", "NumbaBackend"),
+    "interp": ("graphc.backends.interp", "InterpBackend"),
+}
+"""Where each backend lives.  They are loaded by name when something is compiled, since they load llvmlite or numba."""
+
+FUSION = (Pass("fuse", lambda f, o: fuse(f)), Pass("order", lambda f, o: order(f)))
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A program, the driver that runs it, and, for each check of its plan, the number of the extracted condition."""
+
+    program: Program
+    native: Native
+    conditions: Mapping[int, int]
+
+
+def compile_program(fetches: Sequence[Tensor], feeds: Sequence[Tensor], targets: Sequence[Operation], options: Options, *,
+                    feed_ranks: Mapping[Tensor, int] | None = None, assumptions: Mapping[int, str] | None = None
+                    ) -> Compiled:
+    """Return the program that computes `fetches` from `feeds` and runs `targets`.
+
+    feed_ranks, assumptions: as of passes/extract.py.  Raises the user's errors of extraction, PassError, BackendError.
+    """
+    store = store_in(options.cache_path)
+    function = extract(fetches, feeds, targets, feed_ranks=feed_ranks, assumptions=assumptions)
+    key = program_key(function, options, store)
+    program = None if options.dump_passes else stored_program(key, store)
+    if program is None:
+        plan = make_plan(function, options)
+        compiled = compile_kernels(plan.kernels, options, store)
+        program = keep_program(key, plan, compiled, store)
+    return Compiled(program, native(store), _numbers(function, program.plan))
+
+
+def make_plan(function: Function, options: Options) -> Plan:
+    """Return the plan of a function: optimised, fused, lowered, with a memory plan that was checked."""
+    pipeline = Pipeline(options)
+    function = pipeline.run(function, (*LEVELS[options.level], *FUSION))
+    lowered = lower(function)
+    if not options.check_numerics:  # which looks at every value where it was made
+        lowered.steps = coalesce(lowered.steps)
+    plan = plan_memory(function, lowered, share=not options.check_numerics)
+    check_memory(plan)
+    if options.dump_passes:
+        folder = Path(options.dump_passes)
+        (folder / "kernels.txt").write_text("\n".join(map(format_kernel, plan.kernels)), encoding="utf-8")
+        (folder / "plan.txt").write_text(plan_text(plan), encoding="utf-8")
+    return plan
+
+
+def compile_kernels(kernels: Sequence[Kernel], options: Options, store: Cache) -> CompiledKernels:
+    """Return machine code for `kernels`; what is in the cache is not compiled again."""
+    if options.backend != "llvm_cpu":
+        return load_backend(options.backend).compile(kernels, options)
+    target = f"{options.target} {machine() if options.target == 'host' else ''}"
+    infos: list[KernelInfo] = []
+    objects: dict[str, bytes] = {}
+    for kernel in kernels:
+        key = digest(format_kernel(kernel), options.backend, target, versions(), source_digest(store))
+        data = store.obtain("kernel", key, lambda kernel=kernel: _one(kernel, options), {"kernel": kernel.name})
+        length = int.from_bytes(data[:8], "little")
+        symbol, extent, grain, scratch, cost = json.loads(data[8:8 + length])
+        infos.append(KernelInfo(symbol, parse_size(extent), grain, parse_size(scratch), cost))
+        objects[symbol] = data[8 + length:]
+    return CompiledKernels(tuple(infos), tuple(objects[s] for s in sorted(objects)))
+
+
+def _one(kernel: Kernel, options: Options) -> bytes:
+    """One kernel as the cache holds it: its launch data, then its object."""
+    compiled = load_backend(options.backend).compile((kernel,), options)
+    (info,), (code,) = compiled.infos, compiled.objects
+    head = json.dumps([info.symbol, str(info.extent), info.grain, str(info.scratch), info.cost]).encode()
+    return len(head).to_bytes(8, "little") + head + code
+
+
+def program_key(function: Function, options: Options, store: Cache) -> str:
+    """Return the key of a program: what it computes, how it is to be compiled, and by what."""
+    target = machine() if options.target == "host" else options.target
+    return digest(show(function), options.code_key, target, versions(), source_digest(store))
+
+
+def stored_program(key: str, store: Cache) -> Program | None:
+    """Return the program that the cache holds under `key`, or None."""
+    data = store.get("program", key)
+    if data is None:
+        return None
+    try:
+        plan, infos, image = unpack(data)
+        return load_library_program(plan, infos, image)
+    except (ValueError, OSError):  # of no use here: compiled anew
+        store.discard("program", key)
+        return None
+
+
+def keep_program(key: str, plan: Plan, compiled: CompiledKernels, store: Cache) -> Program:
+    """Return the loaded program, kept under `key` where its code can be."""
+    if not compiled.objects or not link.can_link():
+        return load_program(plan, compiled)
+    symbols = list(dict.fromkeys(info.symbol for info in compiled.infos))
+    image = link.link(compiled.objects, symbols, f"graphc-{key[:16]}.so")
+    store.put("program", key, pack(plan, compiled.infos, image), {"kernels": ", ".join(k.name for k in plan.kernels)})
+    try:
+        return load_library_program(plan, compiled.infos, image)
+    except OSError:  # the system refuses memory files: LLVM maps memory itself
+        return load_program(plan, compiled)
+
+
+def _numbers(function: Function, plan: Plan) -> Mapping[int, int]:
+    """The number of the condition that each check states."""
+    stated = {(c.kind, c.left, c.right, c.message, c.op): i for i, c in enumerate(function.conditions)}
+    return {i: stated[c.kind, c.left, c.right, c.message, c.op] for i, c in enumerate(plan.checks)}
+
+
+@cache
+def load_backend(name: str) -> Backend:
+    """Return the backend called `name`.  Raises InternalError for an unknown one."""
+    if name not in BACKENDS:
+        raise InternalError(f"there is no backend {name!r}; known: {', '.join(BACKENDS)}")
+    module, member = BACKENDS[name]
+    backend: Backend = getattr(importlib.import_module(module), member)()
+    return backend
+
+
+@cache
+def store_in(folder: Path | None) -> Cache:
+    """Return this process's cache in `folder` (None: memory only)."""
+    return Cache(folder)
+
+
+@cache
+def machine() -> str:
+    """Return a text that tells this processor from others: architecture, model and features."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    words = ("model name", "flags", "Features", "CPU part")
+    told = dict.fromkeys(line for line in lines if line.split(":")[0].strip() in words)
+    return "\n".join([platform.machine(), platform.processor(), *told])
