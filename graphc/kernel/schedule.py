@@ -265,6 +265,9 @@ class _Planner:
         flat = all(isinstance(t, Reduce) and not any(walk.loops(t.body)) for t in inner)
         if not inner or not flat or any(self.inside(t, None).cycles > _CHEAP_STEP for t in inner):
             return lanes
+        moves = {walk.linear_coefficient(e.index, self.buffers[e.buffer][1], s.axis) for e in walk.loads(tuple(inner))}
+        if not moves <= {0, 1}:
+            return lanes
         states = sum(len(t.values) for t in inner if isinstance(t, Reduce))
         factor = 4
         while factor > 1 and (states * factor > self.target.registers // 4 or lanes * factor > count):
