@@ -319,7 +319,8 @@ class _Machine:
         else:
             mask = np.broadcast_to(frame.lift(frame.mask), frame.dims)
             chosen = tuple(np.broadcast_to(a, frame.dims)[mask] for a in at)
-            buffer.data[chosen] = np.broadcast_to(frame.lift(stored), frame.dims)[mask]
+            values = np.broadcast_to(frame.lift(stored), frame.dims)[mask]
+            buffer.data[chosen] = values if chosen else values[-1]  # a scalar buffer keeps the last
 
     # -- expressions ----------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dtypes import DType
+from graphc.dtypes import DType, float64
 from graphc.kernel.ir import Expr
 from graphc.ops import build as b
 from graphc.ops.base import Kind, NoGradient, Op, Point, Pointwise, Sample, register
@@ -24,15 +24,15 @@ BINARY_SHAPES: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = (
 def unary(name: str, allowed: Group, reference: Callable[[np.ndarray], Any], scalar: Callable[[Expr], Expr],
           gradient: Callable[[Any, Any, Any], Any] | NoGradient, doc: str, *,
           domain: tuple[float, float] = (-3.0, 3.0), ulp: float = 4.0, differentiable: bool = True,
-          result: DType | None = None, symbolic: bool = False, special: bool = True) -> Op:
-    """Register an op of one input.  gradient(x, y, dy) -> dx."""
+          result: DType | None = None, symbolic: bool = False, special: bool = True, ulp64: float | None = None) -> Op:
+    """Register an op of one input.  gradient(x, y, dy) -> dx.  ulp64: of float64, where it differs from `ulp`."""
     def derivative(op: Any, dy: Any) -> Sequence[Any]:
         assert not isinstance(gradient, NoGradient)
         return [gradient(op.inputs[0], op.outputs[0], dy)]
 
     def samples() -> list[Sample]:
-        return [Sample((typed(d, *shape),), domain=domain, ulp=ulp, special=special,
-                       differentiable=differentiable and d.is_floating)
+        return [Sample((typed(d, *shape),), domain=domain, ulp=ulp64 if ulp64 and d is float64 else ulp,
+                       special=special, differentiable=differentiable and d.is_floating)
                 for d in allowed for shape in UNARY_SHAPES]
 
     return register(Op(

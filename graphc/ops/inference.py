@@ -62,8 +62,10 @@ class GraphInference:
         return b if isinstance(b, int) else a
 
     def broadcast(self, a: Shape, b: Shape) -> Shape:
-        if a == b:
+        if a == b or not b:
             return a
+        if not a:
+            return b
         rank = max(len(a), len(b))
         padded = [(1,) * (rank - len(s)) + tuple(s) for s in (a, b)]
         return tuple([self._meet(p, q, a, b) for p, q in zip(*padded, strict=True)])

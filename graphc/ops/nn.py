@@ -85,7 +85,8 @@ unary("Softsign", FLOATS, lambda x: x / (1 + np.abs(x)), lambda x: prim("div", x
 
 
 def _slope(name: str, allowed: tuple[Any, ...], reference: Callable[[np.ndarray, np.ndarray], Any],
-           scalar: Callable[[Expr, Expr], Expr], gradient: Callable[[Any, Any, Any], tuple[Any, Any]], doc: str) -> None:
+           scalar: Callable[[Expr, Expr], Expr], gradient: Callable[[Any, Any, Any], tuple[Any, Any]], doc: str,
+           ulp: float = 8.0) -> None:
     """Register the derivative of an activation: (gradient, features) -> gradient * slope(features)."""
     register(Op(
         name=name, kind=Kind.ELEMENTWISE, inputs=("gradients", "features"),
@@ -93,7 +94,7 @@ def _slope(name: str, allowed: tuple[Any, ...], reference: Callable[[np.ndarray,
                                        same_shapes(ctx, [t.shape for t in ctx.inputs], "the shapes must agree"))],
         gradient=lambda op, dd: gradient(*op.inputs, dd), reference=lambda call: reference(*call.arrays),
         lower=Pointwise(scalar=lambda attrs, g, f: scalar(g, f)), doc=doc,
-        samples=lambda: [Sample((typed(d, *s),) * 2, differentiable=d.is_floating, ulp=8.0)
+        samples=lambda: [Sample((typed(d, *s),) * 2, differentiable=d.is_floating, ulp=ulp)
                          for d in allowed for s in ((), (5, 7), (0, 2))]))
 
 
@@ -124,9 +125,9 @@ def _exponential_second(name: str) -> Callable[[Any, Any, Any], tuple[Any, Any]]
 
 
 _slope("EluGrad", FLOATS, *_exponential_slope(1.0, 1.0), _exponential_second("EluGrad"),
-       "The gradient of Elu from its output. TF op EluGrad")
+       "The gradient of Elu from its output. TF op EluGrad", ulp=1024.0)
 _slope("SeluGrad", FLOATS, *_exponential_slope(SELU_SCALE, SELU_SCALE_ALPHA), _exponential_second("SeluGrad"),
-       "The gradient of Selu from its output. TF op SeluGrad")
+       "The gradient of Selu from its output. TF op SeluGrad", ulp=1024.0)
 
 
 def _softplus_second(g: Any, f: Any, dd: Any) -> tuple[Any, Any]:

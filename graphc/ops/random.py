@@ -116,17 +116,19 @@ def _uniform_values(counter: np.ndarray, count: int, dtype: DType) -> np.ndarray
     return _fraction(_words(counter, count), _MANTISSA[dtype])
 
 
-def _box_muller(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Pairs of normal numbers from pairs of uniform ones, side by side."""
+def _box_muller(first: np.ndarray, second: np.ndarray, wide: bool) -> np.ndarray:
+    """Pairs of normal numbers from pairs of uniform ones, side by side; the angle is a float32 where not `wide`."""
     radius = np.sqrt(-2 * np.log(np.maximum(first, 1e-7)))
     angle = 2 * math.pi * second
+    if not wide:
+        angle = angle.astype(np.float32).astype(np.float64)
     return np.stack([np.sin(angle) * radius, np.cos(angle) * radius], -1)
 
 
 def _normal_values(counter: np.ndarray, count: int, dtype: DType) -> np.ndarray:
     pairs = -(-count // 2)
     uniform = _uniform_values(counter, 2 * pairs, float64 if dtype is float64 else float32).reshape(-1, 2)
-    return _box_muller(uniform[:, 0], uniform[:, 1]).reshape(-1)[:count]
+    return _box_muller(uniform[:, 0], uniform[:, 1], dtype is float64).reshape(-1)[:count]
 
 
 def _truncated_values(counter: np.ndarray, count: int, dtype: DType) -> np.ndarray:
@@ -174,7 +176,8 @@ def _normal(state: Sequence[Expr], number: Expr, dtype: DType) -> Expr:
     wide = float64 if dtype is float64 else float32
     even = prim("and", number, index(-2))
     first = _uniform(state, even, wide)
-    angle = prim("mul", _uniform(state, prim("or", number, index(1)), wide), const(2 * math.pi, wide))
+    turn = cast(_uniform(state, prim("or", number, index(1)), wide), float64)
+    angle = cast(prim("mul", turn, const(2 * math.pi, float64)), wide)  # rounded once, as TensorFlow does
     radius = prim("sqrt", prim("mul", const(-2, wide), prim("log", prim("max", first, const(1e-7, wide)))))
     side = prim("select", prim("eq", even, number), prim("sin", angle), prim("cos", angle))
     return prim("mul", side, radius)
