@@ -422,9 +422,8 @@ def test_blocks_cover_all_and_none_is_empty(target: str, columns: Size, layout: 
                                           (t.depth, t.depth_block, t.depth_blocks, t.max_depth)):
             length, number, whole = (dim.evaluate(x, sizes) for x in (block, blocks, axis.extent))
             assert (number - 1) * length < whole <= number * length and length <= most, (axis, extent)
-        full, low = tiling.panels_of(t.tile, extent)
-        height = full * t.tile.rows + low * t.tile.few
-        assert extent <= height and (height < extent + t.tile.unit or extent <= t.tile.unit)
+        full, low, height = tiling.panels_of(t.tile, extent)
+        assert extent <= full * t.tile.rows + low * height < extent + t.tile.unit
 
 
 def _undefined(data: bytes) -> set[str]:

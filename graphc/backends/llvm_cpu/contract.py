@@ -23,9 +23,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphc.backends.llvm_cpu.builder import Value
-from graphc.backends.llvm_cpu.microkernel import microkernel
+from graphc.backends.llvm_cpu.microkernel import Tile, microkernel
 from graphc.backends.llvm_cpu.pack import Span, evaluate_lanes, evaluate_rows, for_vectors, transpose_panel
-from graphc.backends.llvm_cpu.render import Context, Renderer
+from graphc.backends.llvm_cpu.render import Context, Linear, Operand, Renderer
 from graphc.backends.llvm_cpu.tiling import Range, Tiling, Way, stride, tiling
 from graphc.ir import dim
 from graphc.ir.dim import Size
@@ -76,6 +76,31 @@ def emit(renderer: Renderer, kernel: Kernel, statement: Contract, partition: Par
     product = _Product(renderer, kernel, partition.tiling, statement, context)
     with renderer.b.loop(renderer.begin, renderer.end) as items:
         product.item(items.index)
+
+
+@dataclass(frozen=True, slots=True)
+class _Panels:
+    """The row panels of an item: `full` ones, then low ones, `count` in all; the height of the low ones."""
+
+    full: Value
+    count: Value
+    low_height: Value
+    tile: Tile
+
+    def first(self, number: Value) -> Value:
+        """Return the first row of panel `number`, also of the one after the last."""
+        b, tile = number.b, self.tile
+        beyond = b.intrinsic("smax", number - self.full, b.i64(0))
+        return number * tile.rows - beyond * (tile.rows - self.low_height)
+
+    def height(self, number: Value) -> Value:
+        """Return the rows that panel `number` has room for."""
+        return number.b.select(number.lt(self.full), number.b.i64(self.tile.rows), self.low_height)
+
+    def span(self, rows: Span, number: Value) -> Span:
+        """Return the rows that are there in panel `number`."""
+        first = self.first(number)
+        return rows.part(first, number.b.intrinsic("smin", rows.count - first, self.height(number)))
 
 
 def _areas(t: Tiling) -> _Area:
@@ -166,60 +191,49 @@ class _Product:
     def _pass(self, context: Context, rows: Span, columns: Span, depth: Span, more: Value, last: Value) -> None:
         """Build the products of one block of the depth; `more`: sums are there already; `last`: none follow."""
         b, tile = self.b, self.tile
-        full, low = self._panels(rows.count)
-        panels = full + low
-        self._pack_left(context, rows, depth, full, panels)
+        panels = self._panels(rows.count)
+        self._pack_left(context, rows, depth, panels)
         with b.loop(b.i64(0), columns.count, step=tile.columns) as across:
             part = columns.part(across.index, b.intrinsic("smin", columns.count - across.index, b.i64(tile.columns)))
             right, right_step = self._right(context, part, depth)
-            with b.loop(b.i64(0), panels) as down:
-                panel = self._panel(rows, full, down.index)
+            with b.loop(b.i64(0), panels.count) as down:
                 sums = self.sums
                 if not self.t.is_one_pass:
-                    number = b.binary("udiv", across.index, tile.columns) * panels + down.index
+                    number = b.binary("udiv", across.index, tile.columns) * panels.count + down.index
                     sums = self._at(sums, number * tile.size)
-                left, left_step = self._left(context, rows, depth, full, down.index)
+                left, left_step = self._left(context, rows, depth, panels, down.index)
                 operands = (left, left_step, right, right_step, sums, depth.count, more)
-                self._multiply(down.index.lt(full), ", ".join(v.typed for v in operands))
+                self._multiply(panels.height(down.index), ", ".join(v.typed for v in operands))
+                panel = panels.span(rows, down.index)
                 if last.constant:
                     self._epilogue(context, panel, part, sums)
                 else:
                     with b.when(last):
                         self._epilogue(context, panel, part, sums)
 
-    def _panels(self, rows: Value) -> tuple[Value, Value]:
-        """Return how many full and low panels cover `rows`: `tiling.panels_of` at run time."""
-        b, unit = self.b, self.tile.unit
-        units = b.binary("udiv", rows + (unit - 1), unit)
+    def _panels(self, rows: Value) -> _Panels:
+        """Return the panels that cover `rows`: `tiling.panels_of` at run time."""
+        b, tile = self.b, self.tile
+        units = b.binary("udiv", rows + (tile.unit - 1), tile.unit)
         low = b.binary("urem", units * 2, 3)
         full = b.binary("sdiv", units - low * 2, 3)
         alone = units.eq(1)
-        return b.select(alone, b.i64(0), full), b.select(alone, b.i64(1), low)
+        full, low = b.select(alone, b.i64(0), full), b.select(alone, b.i64(1), low)
+        return _Panels(full, full + low, b.select(alone, b.i64(tile.unit), b.i64(tile.few)), tile)
 
-    def _first(self, full: Value, number: Value) -> Value:
-        """Return the first row of panel `number`."""
-        b, tile = self.b, self.tile
-        beyond = b.intrinsic("smax", number - full, b.i64(0))
-        return number * tile.rows - beyond * tile.unit
-
-    def _height(self, full: Value, number: Value) -> Value:
-        return self.b.select(number.lt(full), self.b.i64(self.tile.rows), self.b.i64(self.tile.few))
-
-    def _panel(self, rows: Span, full: Value, number: Value) -> Span:
-        first = self._first(full, number)
-        return rows.part(first, self.b.intrinsic("smin", rows.count - first, self._height(full, number)))
-
-    def _multiply(self, is_full: Value, operands: str) -> None:
-        b = self.b
-        if len(self.functions) == 1:
-            b.line(f"call void @{next(iter(self.functions.values()))}({operands})")
-            return
-        full, low, done = b.new_block(), b.new_block(), b.new_block()
-        b.branch_if(is_full, full, low)
-        for label, function in zip((full, low), self.functions.values(), strict=True):
-            b.start_block(label)
-            b.line(f"call void @{function}({operands})")
+    def _multiply(self, height: Value, operands: str) -> None:
+        """Build the call of the microkernel of this height."""
+        b, done = self.b, self.b.new_block()
+        *others, last = self.functions
+        for known in others:
+            this, next_one = b.new_block(), b.new_block()
+            b.branch_if(height.eq(known), this, next_one)
+            b.start_block(this)
+            b.line(f"call void @{self.functions[known]}({operands})")
             b.branch(done)
+            b.start_block(next_one)
+        b.line(f"call void @{self.functions[last]}({operands})")
+        b.branch(done)
         b.start_block(done)
 
     # -- operands -----------------------------------------------------------------------------
@@ -240,35 +254,34 @@ class _Product:
         assert step is not None
         return self._size(step)
 
-    def _pack_left(self, context: Context, rows: Span, depth: Span, full: Value, panels: Value) -> None:
+    def _pack_left(self, context: Context, rows: Span, depth: Span, panels: _Panels) -> None:
         """Build the packing of all rows of the item; of a ragged last panel where A is read where it lies."""
         t, b, tile = self.t, self.b, self.tile
+        height = panels.first(panels.count)
         match t.left_way:
             case Way.ROWS:
-                height = self._first(full, panels)
                 evaluate_rows(self.renderer, context, t.left, tile, rows, height, depth, self.left, t.left_layout.row)
             case Way.LANES:
-                with b.loop(b.i64(0), panels) as loop:
+                with b.loop(b.i64(0), panels.count) as loop:
                     target = self._at(self.left, loop.index * (tile.rows * t.max_depth))
-                    evaluate_lanes(self.renderer, context, t.left, tile, self._panel(rows, full, loop.index), tile.rows,
-                                   depth, target)
+                    panel = panels.span(rows, loop.index)
+                    evaluate_lanes(self.renderer, context, t.left, tile, panel, tile.rows, depth, target)
             case _:
-                end = self._first(full, panels)
-                with b.when(rows.count.lt(end)):
-                    last = self._panel(rows, full, panels - 1)
+                with b.when(rows.count.lt(height)):
+                    last = panels.span(rows, panels.count - 1)
                     evaluate_lanes(self.renderer, context, t.left, tile, last, tile.rows, depth, self.left)
 
-    def _left(self, context: Context, rows: Span, depth: Span, full: Value, number: Value) -> tuple[Value, Value]:
+    def _left(self, context: Context, rows: Span, depth: Span, panels: _Panels, number: Value) -> tuple[Value, Value]:
         """Return address and depth step of a panel of rows."""
         t, b, tile = self.t, self.b, self.tile
-        first = self._first(full, number)
+        first = panels.first(number)
         match t.left_way:
             case Way.ROWS:
                 return self._at(self.left, first * t.left_layout.row), b.i64(1)
             case Way.LANES:
                 return self._at(self.left, number * (tile.rows * t.max_depth)), b.i64(tile.rows)
             case _:
-                ragged = rows.count.lt(first + self._height(full, number))
+                ragged = rows.count.lt(first + panels.height(number))
                 there = self._at(self._address(t.left, context, rows, depth), first)
                 return (b.select(ragged, self.left, there),
                         b.select(ragged, b.i64(tile.rows), self._stride(t.left, t.depth)))
@@ -321,9 +334,11 @@ class _Product:
 
         for_vectors(b, fast.count, tile.lanes, vector, always_masked=b.module.has("avx512vl"))
 
-    def _body(self, context: Context, names: dict[str, object], value: Value, lanes: int, mask: Value | None) -> None:
+    def _body(self, context: Context, names: dict[str, Operand], value: Value, lanes: int, mask: Value | None) -> None:
         s = self.statement
+        for place in names.values():
+            self.renderer.bounded(place.base if isinstance(place, Linear) else place)
         if s.acc_dtype.is_integer and s.acc_dtype.size < 4:
             value = self.b.convert("trunc", value, f"i{s.acc_dtype.bits}")
-        bound = {**names, s.acc: value}
-        self.renderer.statements(self.t.body, context.bound(bound, lanes=lanes, mask=mask))  # type: ignore[arg-type]
+        inner = context.bound({**names, s.acc: value}, lanes=lanes, mask=mask)
+        self.renderer.statements(self.t.body, inner)

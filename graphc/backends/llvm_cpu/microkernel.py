@@ -19,7 +19,7 @@ from graphc.kernel.target import Target
 @dataclass(frozen=True, slots=True)
 class Tile:
     """element: LLVM type that is multiplied and accumulated.  lanes: elements of a vector.  rows: height
-    of the tile; few: height of the low tile, two thirds of it.  vectors: the width of both."""
+    of the tile; few: height of the low tile, two thirds of it.  vectors: the width of all tiles."""
 
     element: str
     lanes: int
@@ -29,7 +29,7 @@ class Tile:
 
     @property
     def unit(self) -> int:
-        """What both heights are multiples of."""
+        """What both heights are multiples of, and the height of the lowest tile."""
         return self.rows - self.few
 
     @property
@@ -50,9 +50,8 @@ class Tile:
 def tile_for(target: Target, element: str) -> Tile:
     """Return the tile of `target` for products of `element`.
 
-    12 x 2 vectors leave 7 of 32 registers to B, A and a product; 6 x 2 leave 4 of 16.  Heights of three and two
-    units make up any number of units but one, so that a matrix wastes less than a unit of rows (a lower
-    tile would need B from the second-level cache faster than it comes).
+    12 x 2 vectors leave 7 of 32 registers to B, A and a product; 6 x 2 leave 4 of 16.  Low tiles read B from the
+    second-level cache about as fast as it comes; one of a single unit is for products of so few rows only.
     """
     rows, few = (12, 8) if target.registers >= 32 else (6, 4)
     return Tile(element, target.vector_bits // width_of(element), rows, few)

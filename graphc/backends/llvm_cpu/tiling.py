@@ -116,13 +116,14 @@ class Tiling:
     def heights(self) -> tuple[int, ...]:
         """The heights of row panels that there can be, tallest first."""
         tile, extent, block = self.tile, self.rows.extent, self.row_block
+        heights = tile.rows, tile.few, tile.unit
         if isinstance(extent, int) and extent <= tile.few:
-            return (tile.few,)
+            return (tile.few if extent > tile.unit else tile.unit,)
         if not isinstance(extent, int) or not isinstance(block, int):
-            return tile.rows, tile.few
-        blocks = {min(block, extent), extent % block if block else 0}
-        panels = [panels_of(tile, rows) for rows in blocks if rows]
-        return tuple(height for which, height in enumerate((tile.rows, tile.few)) if any(p[which] for p in panels))
+            return heights
+        panels = [panels_of(tile, rows) for rows in (min(block, extent), extent % block)]
+        used = {height for full, low, height in panels if low} | {tile.rows for full, _, _ in panels if full}
+        return tuple(height for height in heights if height in used)
 
     @property
     def left_layout(self) -> PanelLayout:
@@ -131,14 +132,17 @@ class Tiling:
             else PanelLayout(1, None)
 
 
-def panels_of(tile: Tile, rows: int) -> tuple[int, int]:
-    """Return how many full and low panels cover `rows`, with less than a unit of rows to spare (but for one
-    unit alone): a full one has 3 units, a low one 2."""
+def panels_of(tile: Tile, rows: int) -> tuple[int, int, int]:
+    """Return how many full panels and how many low ones cover `rows`, and the height of the low ones.
+
+    In units, a full panel has three and a low one two, which gives every number but one: then the low one has
+    one.  So less than a unit of rows is to spare.
+    """
     units = -(-rows // tile.unit)
     if units == 1:
-        return 0, 1
+        return 0, 1, tile.unit
     low = 2 * units % 3
-    return (units - 2 * low) // 3, low
+    return (units - 2 * low) // 3, low, tile.few
 
 
 def computing(acc_dtype: DType) -> DType:
@@ -164,8 +168,6 @@ def tiling(kernel: Kernel, statement: Contract, target: Target) -> Tiling:
     along = _epilogue_axis(kernel, contract.body, rows, columns)
     if _narrow(columns, rows, tile) or along == rows and not _narrow(rows, columns, tile):
         (rows, a), (columns, b) = (columns, b), (rows, a)
-    if isinstance(rows.extent, int) and rows.extent <= tile.unit:
-        tile = replace(tile, rows=3 * tile.unit // 2, few=tile.unit)  # all rows in one low tile
     depth = k[-1] if k else none
     left, left_way = _left(kernel, cast(cast(a, contract.acc_dtype), dtype), rows, depth)
     right, right_way = _right(kernel, cast(cast(b, contract.acc_dtype), dtype), columns, depth)
