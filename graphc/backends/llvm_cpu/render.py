@@ -33,7 +33,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from graphc import dtypes
-from graphc.backends.llvm_cpu import loops, philox, primitives
+from graphc.backends.llvm_cpu import loops, primitives, random
 from graphc.backends.llvm_cpu.builder import Builder, Value
 from graphc.backends.llvm_cpu.sizes import Sizes
 from graphc.dtypes import DType
@@ -249,43 +249,17 @@ class Renderer:
                 return b.select(ok, value, fallback)
             case Random():
                 low, high, key, lane = (self.value(a, context) for a in args)
-                if self._is_word_by_word(expr, context):
-                    return philox.words(b, low, high, key, context.lanes)
-                return philox.word(b, low, high, key, lane)
+                if random.in_blocks(self, expr, context):
+                    return random.words(b, low, high, key, context.lanes)
+                return random.word(b, low, high, key, lane)
 
-    def _is_word_by_word(self, random: Random, context: Context) -> bool:
-        """Return whether the lanes take the words of whole blocks in order: word e % 4 of a block that depends
-        on e // 4 alone, with e = multiple of 4 + lane."""
-        match random.lane:
-            case Prim(op="floormod", args=(e, Const(value=4))) if context.lanes % 4 == 0:
-                at = self.evaluate(e, context)
-            case _:
-                return False
-        if not isinstance(at, Linear) or at.step.constant != 1 or not self._is_quad(at.base):
-            return False
-        same: dict[int, bool] = {}
-        counter = (random.counter_low, random.counter_high, random.key)
-        for x in walk.postorder(counter):
-            match x:
-                case Prim(op="floordiv", args=(number, Const(value=4))) if number == e:
-                    same[id(x)] = True
-                case Axis(name) | Var(name=name):
-                    value = context.names[name]
-                    same[id(x)] = isinstance(value, Value) and value.lanes == 1
-                case Guard() | Random():
-                    same[id(x)] = False
-                case Load(buffer=buffer) if buffer in context.private:
-                    same[id(x)] = False
-                case _:
-                    same[id(x)] = all(same[id(y)] for y in walk.children(x))
-        return all(same[id(x)] for x in counter)
-
-    def _is_quad(self, x: Value) -> bool:
+    def is_quad(self, x: Value) -> bool:
+        """Return whether an index is known to be a multiple of 4."""
         return x.constant % 4 == 0 if x.constant is not None else x.text in self._quads
 
     def quad(self, index: Value, *sources: Value) -> None:
         """Note that an index is a multiple of 4 if all its sources are."""
-        if all(self._is_quad(s) for s in sources):
+        if all(self.is_quad(s) for s in sources):
             self._quads.add(index.text)
 
     def _primitive(self, op: str, source: DType, dtype: DType, args: list[Operand], context: Context) -> Operand:

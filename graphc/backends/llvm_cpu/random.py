@@ -1,14 +1,21 @@
 """Random words: Philox 4x32-10 as helper functions of vectors.
 
-Owns the generator's code.  Knows the text builder only.  Invariant: word and block are those of the
-reference (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), whatever the lanes.
+Owns the generator's code and the recognition of vectors that take whole blocks.  Invariant: word and
+block are those of the reference (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011),
+whatever the lanes.
 """
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from graphc.backends.llvm_cpu.builder import Builder, Module, Value, type_of
+from graphc.kernel import walk
+from graphc.kernel.ir import Axis, Const, Guard, Load, Prim, Random, Var
 from graphc.kernel.target import Target
+
+if TYPE_CHECKING:
+    from graphc.backends.llvm_cpu.render import Context, Renderer
 
 MULTIPLIERS, KEY_STEPS, ROUNDS = (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85), 10
 
@@ -31,6 +38,34 @@ def words(b: Builder, low: Value, high: Value, key: Value, lanes: int) -> Value:
     name, module = _words(b.target, blocks)
     b.module.take(module)
     return b.call(name, ("i32", lanes), *(b.splat(v, blocks) for v in first))
+
+
+def in_blocks(r: Renderer, random: Random, context: Context) -> bool:
+    """Return whether the lanes take the words of whole blocks in order: word e % 4 of a block that depends
+    on e // 4 alone, with e = multiple of 4 + lane."""
+    match random.lane:
+        case Prim(op="floormod", args=(e, Const(value=4))) if context.lanes % 4 == 0:
+            at = r.evaluate(e, context)
+        case _:
+            return False
+    if isinstance(at, Value) or at.step.constant != 1 or not r.is_quad(at.base):
+        return False
+    same: dict[int, bool] = {}
+    counter = (random.counter_low, random.counter_high, random.key)
+    for x in walk.postorder(counter):
+        match x:
+            case Prim(op="floordiv", args=(number, Const(value=4))) if number == e:
+                same[id(x)] = True
+            case Axis(name) | Var(name=name):
+                value = context.names[name]
+                same[id(x)] = isinstance(value, Value) and value.lanes == 1
+            case Guard() | Random():
+                same[id(x)] = False
+            case Load(buffer=buffer) if buffer in context.private:
+                same[id(x)] = False
+            case _:
+                same[id(x)] = all(same[id(y)] for y in walk.children(x))
+    return all(same[id(x)] for x in counter)
 
 
 def _rounds(b: Builder, low: Value, high: Value, key: Value) -> list[Value]:
