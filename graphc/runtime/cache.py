@@ -257,11 +257,13 @@ def _llvm_version() -> str:
         return "none"
 
 
+@cache
 def source_digest(store: Cache, root: Path | None = None) -> str:
     """Return a digest of graphc's own source files: what generates code is part of the code's key.
 
     Reading two megabytes at every start would cost milliseconds, so the digest is kept in `store` under
-    the files' sizes and times (of modification and of change, which no tool can set back).
+    the files' sizes and times (of modification and of change, which no tool can set back).  Asked once
+    per store: this process runs what it has imported.
     """
     package = Path(__file__).parent.parent if root is None else root
     files = sorted(package.rglob("*.py"))

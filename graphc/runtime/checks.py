@@ -1,7 +1,7 @@
 """check_numerics: finds the first kernel call of a run that made a NaN or an infinity.
 
-Owns the run that stops after each step and the description of what was found.  Knows programs, frames and
-the driver's events; knows nothing of sessions.  Invariant: a run that finds nothing gives the same bits as
+Owns the run that stops after each step and the description of what was found.  Knows programs and
+the buffers of a run; knows nothing of sessions.  Invariant: a run that finds nothing gives the same bits as
 an ordinary run; one that finds something stops right after the step that made it.
 """
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from graphc import dtypes, errors
 from graphc.dtypes import DType
 from graphc.kernel.plan import Call, Step
-from graphc.runtime.frame import Frame
+from graphc.runtime.executor import Memory
 from graphc.runtime.program import Program
 
 Array = np.ndarray[Any, Any]
@@ -50,13 +50,13 @@ class NumericsCheck:
         self.program = program
         self._before: list[str] = []
 
-    def before(self, frame: Frame, step: Step) -> None:
+    def before(self, memory: Memory, step: Step) -> None:
         """Describe the operands of `step`: it may work in place."""
         if isinstance(step, Call):
             kernel = self.program.plan.kernels[step.kernel]
-            self._before = [describe(frame.view(b), p.dtype) for p, b in zip(kernel.params, step.buffers, strict=True)]
+            self._before = [describe(memory.view(b), p.dtype) for p, b in zip(kernel.params, step.buffers, strict=True)]
 
-    def after(self, frame: Frame, step: Step) -> None:
+    def after(self, memory: Memory, step: Step) -> None:
         """Raise InvalidArgumentError where `step` wrote a NaN or an infinity."""
         if not isinstance(step, Call):
             return
@@ -65,7 +65,7 @@ class NumericsCheck:
         for p, number in zip(kernel.params, step.buffers, strict=True):
             if p.role == "in":
                 continue
-            values = frame.view(number)
+            values = memory.view(number)
             where = first_bad(values, p.dtype)
             if where is None:
                 continue

@@ -46,14 +46,22 @@ class Converter(Protocol):
         ...
 
 
+class Memory(Protocol):
+    """The buffers of a run."""
+
+    def view(self, buffer: int) -> Array:
+        """Return the memory that `buffer` stands for now, in its stored form."""
+        ...
+
+
 class Watch(Protocol):
     """What is told of each step of a run: check_numerics, profiles."""
 
-    def before(self, frame: Frame, step: Step) -> None:
+    def before(self, memory: Memory, step: Step) -> None:
         """`step` is about to run."""
         ...
 
-    def after(self, frame: Frame, step: Step) -> None:
+    def after(self, memory: Memory, step: Step) -> None:
         """`step` has run.  What this raises ends the run."""
         ...
 

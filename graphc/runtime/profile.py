@@ -1,7 +1,7 @@
 """Timing of a program step by step.
 
-Owns the watch that takes the time of each step and the forms in which it is shown.  Knows programs and
-frames; knows nothing of sessions.  A profiled run returns to Python after each step, which costs about
+Owns the watch that takes the time of each step and the forms in which it is shown.  Knows programs;
+knows nothing of sessions.  A profiled run returns to Python after each step, which costs about
 half a microsecond a step and is not part of the times.
 """
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 
 from graphc.kernel.plan import Branch, Call, Copy, Host, Loop, Step
-from graphc.runtime.frame import Frame
+from graphc.runtime.executor import Memory
 from graphc.runtime.program import Program
 
 
@@ -33,10 +33,10 @@ class Profile:
         self.events: list[Event] = []
         self._started = 0
 
-    def before(self, frame: Frame, step: Step) -> None:
+    def before(self, memory: Memory, step: Step) -> None:
         self._started = perf_counter_ns()
 
-    def after(self, frame: Frame, step: Step) -> None:
+    def after(self, memory: Memory, step: Step) -> None:
         ended = perf_counter_ns()
         if not isinstance(step, Loop | Branch):
             self.events.append(Event(*self._name(step), self._started, ended - self._started))

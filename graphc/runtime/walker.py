@@ -14,8 +14,9 @@ import numpy as np
 from graphc import errors
 from graphc.ir import dim
 from graphc.kernel.plan import Branch, Call, Copy, Host, Loop, Step
-from graphc.runtime.executor import Converter, kernel_error
+from graphc.runtime.executor import Converter, Executor, Runner, Watch, kernel_error
 from graphc.runtime.memory import aligned_empty
+from graphc.runtime.native import Native
 from graphc.runtime.program import Program
 from graphc.runtime.variables import Variables, shown, stored
 
@@ -27,13 +28,20 @@ class Walker:
     """Runs one program on one set of variables, like executor.Executor.
 
     call: runs kernel number k on its buffers (arrays in the order and shape of its parameters) and its
-    sizes, and returns the status; without it the program's callables are used.
+    sizes, and returns the status; without it the program's callables are used.  watch: told of each step.
     """
 
-    def __init__(self, program: Program, variables: Variables, call: CallKernel | None = None) -> None:
+    def __init__(self, program: Program, variables: Variables, call: CallKernel | None = None,
+                 watch: Watch | None = None) -> None:
         self.program = program
         self.variables = variables
+        self.watch = watch
         self._call = call or self._call_callable
+
+    def runner(self, order: Sequence[int], convert: Converter | None = None) -> Runner:
+        """Return a function of the fed values, in which argument i is the plan's feed order[i]."""
+        places = [list(order).index(i) for i in range(len(self.program.plan.feeds))]
+        return lambda *values: self.run([values[p] for p in places], convert)
 
     def run(self, feeds: Sequence[Any], convert: Converter | None = None) -> tuple[Any, ...]:
         """Return the fetches for the plan's feeds in order.  Raises as Executor.run does."""
@@ -83,20 +91,28 @@ class Walker:
 
     def _steps(self, steps: Sequence[Step], buffers: list[Array], binding: Mapping[str, int]) -> None:
         for step in steps:
-            match step:
-                case Call(kernel, numbers, sizes):
-                    values = [dim.evaluate(s, binding) for s in sizes]
-                    status = self._call(kernel, [buffers[n] for n in numbers], values)
-                    if status:
-                        raise kernel_error(self.program, step, status)
-                case Copy(target, source):
-                    buffers[target].reshape(-1)[:] = buffers[source].reshape(-1)
-                case Branch(predicate, then, orelse):
-                    self._steps(then if buffers[predicate][()] else orelse, buffers, binding)
-                case Loop():
-                    self._loop(step, buffers, binding)
-                case Host(function, inputs, outputs):
-                    self.program.hosts[function]([buffers[i] for i in inputs], [buffers[o] for o in outputs])
+            if self.watch is None or isinstance(step, Loop | Branch):
+                self._step(step, buffers, binding)
+            else:
+                self.watch.before(_Buffers(buffers), step)
+                self._step(step, buffers, binding)
+                self.watch.after(_Buffers(buffers), step)
+
+    def _step(self, step: Step, buffers: list[Array], binding: Mapping[str, int]) -> None:
+        match step:
+            case Call(kernel, numbers, sizes):
+                values = [dim.evaluate(s, binding) for s in sizes]
+                status = self._call(kernel, [buffers[n] for n in numbers], values)
+                if status:
+                    raise kernel_error(self.program, step, status)
+            case Copy(target, source):
+                buffers[target].reshape(-1)[:] = buffers[source].reshape(-1)
+            case Branch(predicate, then, orelse):
+                self._steps(then if buffers[predicate][()] else orelse, buffers, binding)
+            case Loop():
+                self._loop(step, buffers, binding)
+            case Host(function, inputs, outputs):
+                self.program.hosts[function]([buffers[i] for i in inputs], [buffers[o] for o in outputs])
 
     def _loop(self, loop: Loop, buffers: list[Array], binding: Mapping[str, int]) -> None:
         plan = self.program.plan
@@ -121,6 +137,24 @@ class Walker:
         local = dict(zip(kernel.sizes, sizes, strict=True))
         named = {p.name: a.reshape(_shape(p.shape, local)) for p, a in zip(kernel.params, arrays, strict=True)}
         return self.program.callables[number](0, dim.evaluate(info.extent, local), named, local)
+
+
+def executor_for(program: Program, variables: Variables, native: Native, threads: int = 1, poison: bool = False,
+                 watch: Watch | None = None) -> Executor | Walker:
+    """Return what runs `program`: the native driver, or, for kernels that Python runs, a Walker."""
+    if program.callables:
+        return Walker(program, variables, watch=watch)
+    return Executor(program, variables, native, threads, poison, watch)
+
+
+class _Buffers:
+    """The buffers of a walk, as watches see them."""
+
+    def __init__(self, arrays: Sequence[Array]) -> None:
+        self._arrays = arrays
+
+    def view(self, buffer: int) -> Array:
+        return self._arrays[buffer]
 
 
 def _shape(shape: Sequence[dim.Size], binding: Mapping[str, int]) -> tuple[int, ...]:

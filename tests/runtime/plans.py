@@ -15,7 +15,7 @@ from graphc.ir.dim import Size, product, symbol
 from graphc.kernel.ir import Kernel, Param, Site
 from graphc.kernel.plan import Binding, Buffer, Call, Check, Plan, Slot, Step
 from graphc.runtime.cache import Cache
-from graphc.runtime.executor import Executor
+from graphc.runtime.executor import Executor, Watch
 from graphc.runtime.native import Native, compile_object, native
 from graphc.runtime.program import HostFunction, Program, load_program
 from graphc.runtime.variables import Variables
@@ -242,7 +242,8 @@ def executor(plan: Plan, variables: Variables | None = None, threads: int = 1, p
     return Executor(program(plan, hosts), variables or Variables(), driver(), threads, poison)
 
 
-def walker(plan: Plan, variables: Variables | None = None, hosts: Sequence[HostFunction] = ()) -> Walker:
+def walker(plan: Plan, variables: Variables | None = None, hosts: Sequence[HostFunction] = (),
+           watch: Watch | None = None) -> Walker:
     """The same plan walked in Python, kernels called one by one through ctypes."""
     built = program(plan, hosts)
     kind = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p,
@@ -257,4 +258,4 @@ def walker(plan: Plan, variables: Variables | None = None, hosts: Sequence[HostF
         extent = dim.evaluate(info.extent, dict(zip(kernel.sizes, sizes, strict=True)))
         return int(kind(built.addresses[number])(0, extent, pointers, numbers, 0, scratch))
 
-    return Walker(built, variables or Variables(), call)
+    return Walker(built, variables or Variables(), call, watch)

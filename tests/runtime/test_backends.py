@@ -15,11 +15,10 @@ from graphc.ir import dim
 from graphc.kernel.ir import Kernel
 from graphc.kernel.plan import Buffer, Call, Plan, Slot
 from graphc.options import Options
-from graphc.runtime.executor import Executor
 from graphc.runtime.link import can_link, link
 from graphc.runtime.program import Program, load_library_program, load_program, pack, unpack
 from graphc.runtime.variables import Variables, shown
-from graphc.runtime.walker import Walker
+from graphc.runtime.walker import executor_for
 from tests.backends.harness import Arrays, Sizes, check
 from tests.backends.kernels import SAMPLES
 from tests.runtime.plans import driver
@@ -60,8 +59,8 @@ def execute(program: Program, arrays: Arrays, threads: int) -> int:
         variables.view(slot.name)[...] = arrays[slot.name]
         variables.mark(slot.name)
     feeds = [shown(arrays[slot.name], slot.dtype) for slot in program.plan.feeds]
-    run = Walker(program, variables) if program.callables else Executor(program, variables, driver(), threads, True)
-    for slot, value in zip(program.plan.fetches, run.run(feeds), strict=True):
+    run = executor_for(program, variables, driver(), threads, poison=True).runner(range(len(feeds)))
+    for slot, value in zip(program.plan.fetches, run(*feeds), strict=True):
         stored = dtypes.float32_to_bfloat16(value) if slot.dtype is dtypes.bfloat16 else value
         arrays[slot.name][...] = stored
     for slot in program.plan.states:

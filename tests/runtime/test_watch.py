@@ -15,7 +15,7 @@ from graphc.runtime.checks import NumericsCheck, describe, first_bad
 from graphc.runtime.executor import Executor
 from graphc.runtime.profile import Profile
 from graphc.runtime.variables import Variables
-from tests.runtime.plans import PlanBuilder, driver, executor, program
+from tests.runtime.plans import PlanBuilder, driver, executor, program, walker
 
 T = symbol("T")
 
@@ -41,6 +41,19 @@ def test_the_first_infinity_is_found_where_it_is_made() -> None:
         "  x0:     float32 (4) in [0.25, 2e+38]\n"
         "  result: float32 (4) in [0.5, 12], 1 Inf")
     assert caught.value.op == "op_double"
+
+
+def test_a_walk_is_watched_alike() -> None:
+    """What the driver's single steps tell of a run, the walker tells too."""
+    plan = doubling()
+    x = np.array([1, 2**-3, 1e38, 3], np.float32)
+    messages = []
+    for run in (Executor(program(plan), Variables(), driver(), watch=NumericsCheck(program(plan))),
+                walker(plan, watch=NumericsCheck(program(plan)))):
+        with pytest.raises(errors.InvalidArgumentError) as caught:
+            run.run([np.zeros(3, np.int64), x])
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
 
 
 def test_bad_elements_of_every_dtype() -> None:
