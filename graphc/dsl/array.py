@@ -118,7 +118,7 @@ def range_(start: Any, limit: Any = None, delta: Any = 1, dtype: Any = None, nam
     """Return start, start + delta ... before limit (0 ... before start where limit is None).  Source: tf.range."""
     if limit is None:
         start, limit = 0, start
-    with name_scope(name, "Range", [start, limit, delta]) as scope:
+    with name_scope(name, "range", [start, limit, delta]) as scope:
         parts = [plain(v) for v in (start, limit, delta)]
         if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in parts):
             kind = dtypes.as_dtype(dtype) if dtype is not None else \

@@ -178,7 +178,7 @@ def symbolic_values(op: Op, inputs: Sequence[Tensor], attrs: Mapping[str, Any], 
     if op.of_shape:
         arrays: list[Any] = [None] * len(dynamic)
     else:
-        arrays = [t.value for t in dynamic]
+        arrays = [_sizes(t) if op.name == "Pack" else t.value for t in dynamic]
         if any(a is None for a in arrays):
             return nothing
     call = Call(arrays, filled, [_full(t.type) for t in dynamic], [_full(t) for t in types])
@@ -188,6 +188,14 @@ def symbolic_values(op: Op, inputs: Sequence[Tensor], attrs: Mapping[str, Any], 
         return nothing  # the run reports it, if it ever comes to it
     results = found if isinstance(found, tuple) else (found,)
     return [np.asarray(r, dtype=object) for r in results]
+
+
+def _sizes(tensor: Tensor) -> np.ndarray | None:
+    """The content of a tensor that is packed with others, into a shape as a rule: an unknown size where it is an integer
+    that is not known, so that [n, 2] is known to end with 2."""
+    if tensor.value is None and tensor.dtype.is_integer and tensor.type.shape == ():
+        return np.array(tensor.op.graph.fresh_size(), object)
+    return tensor.value
 
 
 def _constant(value: np.ndarray) -> np.ndarray | None:
