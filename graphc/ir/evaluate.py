@@ -60,6 +60,8 @@ def bind(function: Function, arrays: Sequence[Array]) -> Sizes:
         if s.axis >= a.ndim:
             raise ShapeError(f"feed {s.feed} has no axis {s.axis}")
         sizes[s.symbol] = a.shape[s.axis] if s.axis >= 0 else int(a.reshape(-1)[s.element])
+        if sizes[s.symbol] < 0:
+            raise ShapeError(f"the size {s.symbol} is {sizes[s.symbol]}: element {s.element} of feed {s.feed}")
     for v, a in zip(function.inputs, arrays, strict=True):
         if isinstance(v.type, TensorType) and len(v.type.shape) == a.ndim:
             for n, found in zip(v.type.shape, a.shape, strict=True):
@@ -156,21 +158,36 @@ class _Run:
                 case name:
                     raise InternalError(f"the structured op {name} has no meaning here")
         if node.op.kind is Kind.HOST:
-            raise InternalError(f"{node.op.name} calls the host; the oracle runs tensors alone")
+            return self._host(node, inputs)
+        return self._applied(node, inputs, [v.tensor for v in node.inputs], [v.tensor for v in node.outputs])
+
+    def _applied(self, node: Node, inputs: Sequence[Array], given: Sequence[TensorType],
+                 wanted: Sequence[TensorType]) -> list[Array]:
+        """The reference of a node's op on concrete types."""
         attrs = {name: resolve_attr(value, self.sizes) for name, value in node.attrs.items()}
-        in_types = [TensorType(v.tensor.dtype, a.shape) for v, a in zip(node.inputs, inputs, strict=True)]
-        out_types = [TensorType(v.tensor.dtype, tuple(map(self._size, v.tensor.shape))) for v in node.outputs]
+        in_types = [TensorType(t.dtype, a.shape) for t, a in zip(given, inputs, strict=True)]
+        out_types = [TensorType(t.dtype, tuple(map(self._size, t.shape))) for t in wanted]
         try:
             return apply(node.op, inputs, in_types, attrs, out_types)
         except InvalidValue as error:
             made = node.origin[0] if node.origin else node.op.name
             raise InvalidArgumentError(None, None, report(f"{made}: {error}", self.lines.get(made))) from error
 
+    def _host(self, node: Node, inputs: list[Array]) -> list[Array]:
+        """A call of Python: the reference on what it is given, without the order token, which comes last."""
+        given = [a for v, a in zip(node.inputs, inputs, strict=True) if isinstance(v.type, TensorType)]
+        in_types = [v.type for v in node.inputs if isinstance(v.type, TensorType)]
+        out_types = [v.type for v in node.outputs if isinstance(v.type, TensorType)]
+        results = self._applied(node, given, in_types, out_types) if given or out_types else []
+        return [*results, *(np.empty((), object) for v in node.outputs if not isinstance(v.type, TensorType))]
+
     def _size(self, size: Size) -> int:
         return size if isinstance(size, int) else size.evaluate(self.sizes)
 
     def _check_shape(self, node: Node, value: Value, array: Array) -> None:
-        wanted = tuple(map(self._size, value.tensor.shape))
+        if not isinstance(value.type, TensorType):
+            return
+        wanted = tuple(map(self._size, value.type.shape))
         if array.shape != wanted:
             raise InternalError(
                 f"{node.op.name}: the reference gives the shape {array.shape}, the type is {value.type}")

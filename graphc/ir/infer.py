@@ -47,7 +47,8 @@ class Sizes:
 
     def bound(self, a: Size, b: Size, message: str, op: str) -> bool:
         """Require a <= b; False where that is known not to hold."""
-        return not isinstance(b - a, int) or b - a >= 0
+        room = b - a
+        return not isinstance(room, int) or room >= 0
 
 
 class Unifier(Sizes):

@@ -343,6 +343,8 @@ class _Parser:
             return self.known[token.text[1:]]
         if self.accept("array"):
             return self._array(token.at)
+        if self.accept("python"):
+            self.fail("a Python function cannot be read back from its name", token.at)
         if self.accept("<"):
             inner = self.type()
             self.expect(">")

@@ -2,7 +2,8 @@
 
 Owns the one text form that dumps, tests, caches and bug reports share (ARCHITECTURE: .gir).  Knows the IR;
 runs nothing.  Invariant: `show(parse(show(f))) == show(f)`; equal functions have equal texts (values are numbered
-in order, attrs sorted), so the text is also a function's identity.
+in order, attrs sorted), so the text is also a function's identity.  One thing has no text: a Python function, which a
+host call holds, is shown by its name and not read back.
 
     func @main(%x: float32[N, 784] "x") states(%w: float32[784, 10] "w") {
       source N = %x.axis(0)
@@ -31,7 +32,8 @@ from graphc.ir.types import HostType, TensorType
 INLINE = 16  # arrays of at most so many elements are written out
 
 BETWEEN = {"equal": "==", "assume": "==", "divides": "by", "at_most": "<="}
-RESERVED = frozenset(d.name for d in dtypes.ALL) | {"true", "false", "none", "inf", "nan", "array", "host", "by"}
+RESERVED = frozenset(d.name for d in dtypes.ALL) | {
+    "true", "false", "none", "inf", "nan", "array", "host", "python", "by"}
 
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
@@ -152,6 +154,8 @@ def show_attr(value: Any, function_names: Mapping[int, str] | None = None) -> st
             if function_names is None or id(value) not in function_names:
                 raise InternalError("a body has a text only within its function")
             return f"@{function_names[id(value)]}"
+    if callable(value):
+        return f"python {json.dumps(getattr(value, '__qualname__', type(value).__name__))}"
     raise InternalError(f"an attr of type {type(value).__name__} has no text")
 
 

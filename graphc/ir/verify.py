@@ -17,7 +17,7 @@ from graphc.ir.function import Condition, Function, Node
 from graphc.ir.infer import Unifier, types
 from graphc.ir.text import BETWEEN
 from graphc.ir.types import HostType, TensorType, Type
-from graphc.ops.base import all_ops
+from graphc.ops.base import Kind, all_ops
 
 NO_SYMBOLS: frozenset[str] = frozenset()
 
@@ -149,7 +149,7 @@ def _verify_node(f: Function, number: int, equalities: _Equalities) -> None:
     """Check attrs and types of one node."""
     node = f.nodes[number]
     for name, value in node.attrs.items():
-        if not _plain(value):
+        if not _plain(value) and not (node.op.kind is Kind.HOST and callable(value)):
             raise _fail_at(f, number, f"attr {name!r} of type {type(value).__name__} is not plain data")
     try:
         found = types(node.op, node.inputs, node.attrs)

@@ -132,7 +132,8 @@ def _flag(name: str) -> Callable[[Match], Value]:
 # -- the table --------------------------------------------------------------------------------------------------------
 
 _SAMPLE = {"x": TensorType(float32, (3, 1, 4))}
-_EXAMPLES = {"Logical": TensorType(bool_, (3, 4)), "Bitwise": TensorType(int32, (3, 4)), "": TensorType(float32, (3, 4))}
+_EXAMPLES = {
+    "Logical": TensorType(bool_, (3, 4)), "Bitwise": TensorType(int32, (3, 4)), "": TensorType(float32, (3, 4))}
 _SWAP = {"j": {"perm": (1, 0)}, "k": {}}
 _PRODUCTS = (("MatMul", "transpose_a", "transpose_b"), ("BatchMatMulV2", "adj_x", "adj_y"))
 
@@ -154,7 +155,8 @@ RULES: tuple[Rule, ...] = (
     Rule("ExpandDims{k}(x)", _reshaped, given={"k": {"axis": (1,)}}),
     Rule("Squeeze{k}(x)", _reshaped, given={"x": TensorType(float32, (3, 1)), "k": {"axis": (1,)}}),
     Rule("Reshape{k}(x)", "x", when=_same_type, given={"k": {"shape": (3, 4)}}),
-    Rule("Reshape{k}(x)", _broadcast, when=_gains_axes_of_one, given={"x": TensorType(float32, ()), "k": {"shape": (1, 1)}}),
+    Rule("Reshape{k}(x)", _broadcast, when=_gains_axes_of_one,
+         given={"x": TensorType(float32, ()), "k": {"shape": (1, 1)}}),
     Rule("Reshape{k}(BroadcastTo{j}(x))", _copies, when=_one_element,
          given={"x": TensorType(float32, (1,)), "j": {"shape": (3, 4)}, "k": {"shape": (12,)}}),
     Rule("Reshape{k}(Reshape{j}(x))", _reshaped, given={"j": {"shape": (2, 6)}, "k": {"shape": (4, 3)}}),

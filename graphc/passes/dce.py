@@ -1,8 +1,8 @@
 """Dead code: nodes whose values nobody needs, and the dead parts of loops and branches.
 
 Law: exact; fetches and updates keep their values, host calls keep their place.  A stacked result, a stacked input or a
-capture that nothing uses leaves its Loop; a result or a capture that nothing uses leaves its Cond.  Idempotent: one walk
-from the results back decides everything.
+capture that nothing uses leaves its Loop; a result or a capture that nothing uses leaves its Cond.  Idempotent: one
+walk from the results back decides everything.
 """
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from graphc.ir.dim import Dim, Size, symbols_of
 from graphc.ir.function import Builder, Function, Node, SymbolSource, Value
 from graphc.ir.infer import Typing, Unifier, never_negative
 from graphc.ir.text import RESERVED
-from graphc.ir.types import PartialType, Shape, TensorType
+from graphc.ir.types import HostType, PartialType, Shape, TensorType, Type
 from graphc.ops.base import Call, Kind, Op, lookup
 from graphc.passes.decompose import expand
 from graphc.passes.effects import Effects, is_state_op, variable_of
@@ -112,6 +112,7 @@ class _Extraction:
         self._known: dict[Value, np.ndarray[Any, Any]] = {}
         self._versions: dict[Operation, list[Value]] = {}
         self._effects = Effects(lambda op: _parents(op, self._fed))
+        self._token: tuple[Value, ...] = ()
         self._symbols: set[str] = set()
         self._axis_sources: list[SymbolSource] = []
         self._element_sources: list[SymbolSource] = []
@@ -200,19 +201,26 @@ class _Extraction:
     def _operation(self, op: Operation) -> None:
         definition: Op = op.op
         seen = self._effects.before(op)
-        if is_state_op(op):
+        if op.type == "IsVariableInitialized" and op.outputs[0] not in self._fed:
+            raise GraphError(report_at(op, "whether a variable has content is not known to a program",
+                                       "the session feeds the answer"))
+        if is_state_op(op) and op.type != "IsVariableInitialized":
             self._state_op(op, seen)
             return
         self._effects.passed(op, seen)
-        if op.type == "VariableV2" or not op.outputs or all(t in self._fed for t in op.outputs):
+        host = definition.kind is Kind.HOST
+        if op.type == "VariableV2" or (not host and all(t in self._fed for t in op.outputs)):
             return
         inputs = [self._input(t, seen) for t in op.inputs]
         if op.type == "PlaceholderWithDefault":
             self._define(op, inputs)
             return
-        if definition.kind in (Kind.HOST, Kind.STRUCTURED):
-            raise GraphError(report_at(op, f"{op.type} cannot be compiled yet: it calls Python or holds a body"))
+        if definition.kind is Kind.STRUCTURED:
+            raise GraphError(report_at(op, f"a graph cannot hold a {op.type}: its bodies are functions of the IR"))
         attrs, data = self._static(op, inputs)
+        if host:
+            self._host_op(op, data, attrs)
+            return
         if definition.kind is Kind.RANDOM:
             counter = self._state(op, TensorType(uint64, (3,)))
             node = self._add(op, [*data, counter[0]], attrs, inputs)
@@ -220,6 +228,20 @@ class _Extraction:
             self._define(op, node.outputs[:len(op.outputs)])
             return
         self._define(op, self._tensor_op(op, data, attrs, inputs))
+
+    def _host_op(self, op: Operation, data: Sequence[Value], attrs: dict[str, Any]) -> None:
+        """A call of Python: host calls run in order of creation, which a token carries from one to the next."""
+        types: list[Type] = []
+        for t in op.outputs:
+            shape = data[0].tensor.shape if op.type == "Print" else t.type.shape
+            if shape is None or (op.type != "Print" and not all(isinstance(n, int) for n in shape)):
+                raise GraphError(report_at(op, f"the shape of {t.name!r} is not known before Python returns it",
+                                           "call set_shape with its sizes"))
+            types.append(TensorType(t.dtype, shape))
+        attrs["out_types"] = (*types, HostType("token"))
+        node = self._append(op, [*data, *self._token], attrs, attrs["out_types"])
+        self._token = node.outputs[-1:]
+        self._define(op, node.outputs[:-1])
 
     def _input(self, tensor: Tensor, seen: Mapping[Operation, int]) -> Value:
         """The value of an input; a variable's handle is a read of what its user sees."""
@@ -363,7 +385,7 @@ class _Extraction:
         return self._append(op, data, attrs, self._types(op, data, attrs, inputs))
 
     def _append(self, op: Operation, data: Sequence[Value], attrs: Mapping[str, Any],
-                types: Sequence[TensorType]) -> Node:
+                types: Sequence[Type]) -> Node:
         node = Node(op.op, data, attrs, types, (op.name,))
         self._builder.nodes.append(node)
         return node
@@ -396,7 +418,8 @@ class _Extraction:
         sizes: list[Size] = [n for c in self._unifier.conditions for n in (c.left, c.right)]
         for node in nodes:
             for v in node.outputs:
-                sizes += v.tensor.shape
+                if isinstance(v.type, TensorType):
+                    sizes += v.type.shape
             sizes += _sizes_in(list(node.attrs.values()))
         used = symbols_of(sizes)
         return tuple(self._axis_sources) + tuple(s for s in self._element_sources if s.symbol in used)

@@ -44,8 +44,9 @@ def fold_constants(function: Function, limit: int = 1 << 20) -> Function:
         for array, t in zip(results, types, strict=True):
             array = np.ascontiguousarray(array).reshape(array.shape)
             if array.size > 1 and uniform(array):
-                scalar = builder.add(const, (), {"value": array.reshape(-1)[:1].reshape(()), "dtype": t.dtype}, node.origin)
-                values.append(builder.add(broadcast, (scalar.output,), {"shape": t.shape}, node.origin).output)
+                one = array.reshape(-1)[:1].reshape(())
+                scalar = builder.add(const, (), {"value": one, "dtype": t.dtype}, node.origin).output
+                values.append(builder.add(broadcast, (scalar,), {"shape": t.shape}, node.origin).output)
             else:
                 values.append(builder.add(const, (), {"value": array, "dtype": t.dtype}, node.origin).output)
         return tuple(values)

@@ -1,8 +1,8 @@
 """Random valid functions, and inputs for them: what the tests of text, verifier and passes are run on.
 
-`functions()` is a Hypothesis strategy; `inputs(function, seed)` gives feeds and states that fit it.  Functions are smooth
-where they are floats (nothing jumps where rounding differs), so that two evaluations may be compared with a tolerance;
-integers and bools are exact.  Sizes are symbolic (N, M), 1, or small numbers, 0 among them.
+`functions()` is a Hypothesis strategy; `inputs(function, seed)` gives feeds and states that fit it.  Functions are
+smooth where they are floats (nothing jumps where rounding differs), so that two evaluations may be compared with a
+tolerance; integers and bools are exact.  Sizes are symbolic (N, M), 1, or small numbers, 0 among them.
 """
 from __future__ import annotations
 
@@ -214,7 +214,8 @@ def functions(draw: Callable[..., Any], dtype: DType = float64, max_nodes: int =
     """A valid function of up to about `max_nodes` steps, with bodies nested up to `depth`."""
     feeds = [Value(TensorType(dtype, (N, 3))), Value(TensorType(dtype, (M, N))), Value(TensorType(int32, (3,)))]
     feeds += [Value(TensorType(dtype, shape)) for shape in draw(st.lists(st.sampled_from(SHAPES), max_size=3))]
-    states = [Value(TensorType(dtype, shape)) for shape in draw(st.lists(st.sampled_from(((), (3,), (2, 3))), max_size=2))]
+    kept = draw(st.lists(st.sampled_from(((), (3,), (2, 3))), max_size=2))
+    states = [Value(TensorType(dtype, shape)) for shape in kept]
     making = Making(draw, dtype, [*feeds, *states], depth)
     for _ in range(draw(st.integers(1, max_nodes))):
         making.step()
@@ -227,7 +228,8 @@ def functions(draw: Callable[..., Any], dtype: DType = float64, max_nodes: int =
         tuple(f"scope/x_{i}" if i % 2 else f"x{i}" for i in range(len(feeds))) if names else (),
         tuple(f"v{i}" for i in range(len(states))) if names else (),
         tuple(f"out:{i}" for i in range(len(fetches))) if names else (), conditions,
-        (SymbolSource("N", 0, 0), SymbolSource("M", 1, 0)), {"add_1": 'model.py:3 in f:   y = x + "1"'} if names else {})
+        (SymbolSource("N", 0, 0), SymbolSource("M", 1, 0)),
+        {"add_1": 'model.py:3 in f:   y = x + "1"'} if names else {})
 
 
 def inputs(function: Function, seed: int, sizes: dict[str, int] | None = None) -> tuple[list[Any], list[Any]]:

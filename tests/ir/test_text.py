@@ -154,14 +154,17 @@ def test_wrong_texts_say_where(text: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+PIECES = ["", "(", ")", "%", "%x", "{", "}", "-", "N", "1", "//", "array", "none", "func", '"', ",", "float32", "[",
+          "]", "=", "@step", "e", ".", "\n", "true", "*"]
+
+
 @settings(max_examples=400, deadline=None)
 @given(st.data())
 def test_damaged_texts_are_refused_or_read(data: st.DataObject) -> None:
     text = FULL
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(text)))
-        piece = data.draw(st.sampled_from(["", "(", ")", "%", "%x", "{", "}", "-", "N", "1", "//", "array", "none", "func", '"',
-                                           ",", "float32", "[", "]", "=", "@step", "e", ".", "\n", "true", "*"]))
+        piece = data.draw(st.sampled_from(PIECES))
         text = text[:at] + piece + text[at + data.draw(st.integers(0, 4)):]
     try:
         f = parse(text)

@@ -283,3 +283,57 @@ def test_a_long_chain_is_walked_without_recursion_and_in_proportion() -> None:
         y = b.op("Neg", y)
     f = extract([y], [x])
     assert len(f.nodes) == 3000 and f.nodes[-1].outputs[0] is f.fetches[0]
+
+
+# -- random ops and host calls ----------------------------------------------------------------------------------------
+
+
+def test_a_random_op_advances_a_counter_of_its_own() -> None:
+    a = b.op("RandomUniform", (2,), dtype=float32, seed=1, seed2=2)[0]
+    c = b.op("RandomUniform", (2,), dtype=float32, seed=1, seed2=3)[0]
+    f = extract([a, c])
+    assert [str(v.type) for v in f.states] == ["uint64[3]", "uint64[3]"] and states_read(f) == (True, True)
+    assert f.state_names == (a.op.name, c.op.name)
+    counters = [np.array([0, 2, 1], np.uint64), np.array([0, 3, 1], np.uint64)]
+    (x, y), updates = evaluate(verify(f), [], counters)
+    assert not np.array_equal(x, y) and ((x >= 0) & (x < 1)).all()
+    assert all(u[0] > 0 and (u[1:] == s[1:]).all() for u, s in zip(updates, counters, strict=True))
+    again = evaluate(f, [], updates)[0]
+    assert not np.array_equal(again[0], x) and np.array_equal(evaluate(f, [], counters)[0][0], x)
+
+
+def test_a_random_op_that_only_runs_advances_its_counter() -> None:
+    a = b.op("RandomUniform", (2,), dtype=float32, seed=1, seed2=2)[0]
+    f = extract([], (), [a.op])
+    assert evaluate(f, [], [np.array([0, 2, 1], np.uint64)])[1][0][0] > 0
+
+
+def test_host_calls_keep_their_order_and_are_kept() -> None:
+    x = placeholder(2)
+    first = named("first", "Print", x, message="first ")
+    named("second", "Print", x, message="second ")
+    check = b.get_default_graph().create_op("Assert", [b.op("Less", const(0.0), const(1.0)), x], {"message": "small"})
+    f = extract([first], [x], [check])
+    assert [n.op.name for n in f.nodes if n.op.kind.value == "host"] == ["Print", "Assert"]
+    printed, checked = (n for n in f.nodes if n.op.kind.value == "host")
+    assert checked.inputs[-1] is printed.outputs[-1] and str(printed.outputs[-1].type) == "host<token>"
+    assert run(f, [np.ones(2)])[0] == [[1.0, 1.0]]
+
+
+def test_an_assertion_fails_at_the_users_line() -> None:
+    x = placeholder()
+    inputs = [b.op("Less", x, const(1.0)), x]
+    check = b.get_default_graph().create_op("Assert", inputs, {"message": "too large:"}, "small")
+    f = extract([], [x], [check])
+    run(f, [0.0])
+    with pytest.raises(InvalidArgumentError) as caught:
+        evaluate(f, [2.0])
+    assert "small: assertion failed: too large: [2.0]" in str(caught.value) and "test_extract.py" in str(caught.value)
+
+
+def test_a_question_that_only_the_session_can_answer_is_refused() -> None:
+    v = variable()
+    asked = b.op("IsVariableInitialized", v)
+    with pytest.raises(GraphError, match="the session feeds the answer"):
+        extract([asked])
+    assert run(extract([asked], [asked]), [True])[0] == [True]
