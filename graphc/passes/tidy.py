@@ -5,8 +5,7 @@ the text of a kernel is a function of what it computes and of the order in which
 """
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -15,6 +14,7 @@ from graphc.ir import dim
 from graphc.ir.dim import Dim, Size
 from graphc.ir.types import Shape
 from graphc.kernel import walk
+from graphc.kernel.cost import expression_cycles
 from graphc.kernel.ir import (
     Axis,
     Const,
@@ -44,6 +44,9 @@ Access: TypeAlias = tuple[str, tuple[Expr, ...]]
 
 STATIC_LIMIT = 64
 """Elements up to which the only axis of an elementwise kernel keeps its size as a constant; longer ones share a kernel."""
+
+HOIST_CYCLES = 4.0
+"""Cycles from which something that stays the same is computed before the loop."""
 
 
 # ---------------------------------------------------------------------------------------------
@@ -227,45 +230,76 @@ def _share_reduce(s: Reduce, fresh: Callable[[str], str], bound: frozenset[str])
     return replace(s, body=tuple(t for t in done if not (isinstance(t, Let) and t.name.startswith("#"))), values=values)
 
 
+@dataclass(slots=True)
+class _Use:
+    """How a block uses an expression.  count: how often; first: the number of the first statement that does.
+
+    nested: inside of loops alone.  certain: in a place that surely runs where the block does.
+    """
+
+    count: int
+    first: int
+    nested: bool
+    certain: bool
+
+
 def _shared(body: Block, bound: frozenset[str]) -> tuple[list[Expr], dict[int, int]]:
-    """Expressions of a block to bind, inner ones first, and before which statement each is bound."""
-    uses: Counter[int] = Counter()
-    first: dict[int, int] = {}
-    nested: dict[int, bool] = {}
+    """Expressions of a block to bind, inner ones first, and before which statement each is bound: what is used more than
+    once, and what a loop inside would compute at each turn although it stays the same."""
+    uses: dict[int, _Use] = {}
     order: list[Expr] = []
-    known: set[int] = set()
+
+    def used(e: Expr, number: int, depth: int, certain: bool) -> bool:
+        """Note a use; whether it is the first."""
+        known = uses.get(id(e))
+        if known is None:
+            uses[id(e)] = _Use(1, number, depth > 0, certain)
+            return True
+        known.count += 1
+        known.nested &= depth > 0
+        known.certain |= certain
+        return False
+
     for number, s in enumerate(body):
-        for depth, roots in _roots(s):
-            for e in roots:
-                uses[id(e)] += 1
-                nested[id(e)] = nested.get(id(e), True) and depth > 0
-            for e in walk.postorder(roots):
-                if id(e) in known:
-                    continue
-                known.add(id(e))
-                order.append(e)
-                first.setdefault(id(e), number)
-                for c in walk.children(e):
-                    uses[id(c)] += 1
-            for e in roots:
-                first.setdefault(id(e), number)
+        for depth, certain, roots in _roots(s):
+            stack = [(e, False) for e in reversed(roots)]
+            while stack:
+                e, ready = stack.pop()
+                if ready:
+                    order.append(e)
+                elif used(e, number, depth, certain):
+                    stack.append((e, True))
+                    stack.extend((c, False) for c in reversed(walk.children(e)))
     free = _free_names(order)
     available = [bound]
     for s in body:
         available.append(available[-1] | set(walk.bound_names(s)))
-    chosen = [e for e in order if uses[id(e)] > 1 and _worth(e) and free[id(e)] <= available[first[id(e)]]
-              and not (nested.get(id(e), False) and _has_guard(e))]
-    return chosen, first
+    fits = {id(e) for e in order if _worth(e) and free[id(e)] <= available[uses[id(e)].first]
+            and (uses[id(e)].certain or not _has_guard(e))}
+    inside = {id(c) for e in order if id(e) in fits for c in walk.children(e)}
+    chosen = [e for e in order if id(e) in fits and (uses[id(e)].count > 1 or (
+        uses[id(e)].nested and id(e) not in inside and expression_cycles((e,)) >= HOIST_CYCLES))]
+    return chosen, {i: u.first for i, u in uses.items()}
 
 
-def _roots(s: Stmt, depth: int = 0) -> Iterable[tuple[int, tuple[Expr, ...]]]:
-    """The expressions of a statement and of the blocks inside, with their depth; a product's factors left out."""
+def _roots(s: Stmt, depth: int = 0, certain: bool = True) -> Iterator[tuple[int, bool, tuple[Expr, ...]]]:
+    """The expressions of a statement and of the blocks inside, with their depth and whether they surely run; a
+    product's factors left out."""
     own = walk.expressions(s)
-    yield depth, own[:-2] if isinstance(s, Contract) else own
-    inner = depth + (0 if isinstance(s, Let) else 1)
+    if isinstance(s, Reduce):
+        yield depth, certain, own[:1]
+        yield depth + 1, certain and _runs(s.extent), own[1:]
+    else:
+        yield depth, certain, own[:-2] if isinstance(s, Contract) else own
+    runs = certain and isinstance(s, For | Reduce) and _runs(s.extent)
     for block in walk.blocks(s):
         for t in block:
-            yield from _roots(t, inner)
+            yield from _roots(t, depth + 1, runs)
+
+
+def _runs(extent: Expr) -> bool:
+    """Whether a loop surely has a turn."""
+    return isinstance(extent, Const) and extent.value > 0
 
 
 def _free_names(order: Sequence[Expr]) -> dict[int, frozenset[str]]:
