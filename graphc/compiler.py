@@ -10,7 +10,7 @@ import importlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -68,7 +68,7 @@ def compile_program(fetches: Sequence[Tensor], feeds: Sequence[Tensor], targets:
     store = store_in(options.cache_path)
     function = extract(fetches, feeds, targets, feed_ranks=feed_ranks, assumptions=assumptions)
     key = program_key(function, options, store)
-    program = None if options.dump_passes else stored_program(key, store)
+    program = None if options.dump_passes else stored_program(key, store, function)
     if program is None:
         plan = make_plan(function, options)
         compiled = compile_kernels(plan.kernels, options, store)
@@ -118,18 +118,19 @@ def _one(kernel: Kernel, options: Options) -> bytes:
 
 
 def program_key(function: Function, options: Options, store: Cache) -> str:
-    """Return the key of a program: what it computes, how it is to be compiled, and by what."""
+    """Return the key of a program: what it computes, how it is to be compiled, and by what; not the user's lines."""
     target = machine() if options.target == "host" else options.target
-    return digest(show(function), options.code_key, target, versions(), source_digest(store))
+    return digest(show(function.replace(lines={})), options.code_key, target, versions(), source_digest(store))
 
 
-def stored_program(key: str, store: Cache) -> Program | None:
-    """Return the program that the cache holds under `key`, or None."""
+def stored_program(key: str, store: Cache, function: Function) -> Program | None:
+    """Return the program that the cache holds under `key`, with the lines of `function`, or None."""
     data = store.get("program", key)
     if data is None:
         return None
     try:
         plan, infos, image = unpack(data)
+        plan = replace(plan, lines={name: function.lines[name] for name in plan.lines if name in function.lines})
         return load_library_program(plan, infos, image)
     except (ValueError, OSError):  # of no use here: compiled anew
         store.discard("program", key)

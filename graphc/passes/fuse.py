@@ -281,8 +281,8 @@ class Fuser:
             node = Node(fusion.op, [get(v) for v in inputs], fusion.attrs, [v.type for v in leaving], fusion.origin)
             out.append(node)
             mapping.update(zip(leaving, node.outputs, strict=True))
-        fetches = tuple(map(get, self.function.fetches))
-        return self.function.replace(nodes=tuple(out), fetches=fetches, updates=tuple(map(get, self.function.updates)))
+        fetches, updates = (tuple(map(get, values)) for values in (self.function.fetches, self.function.updates))
+        return self.function.replace(nodes=tuple(out), fetches=fetches, updates=updates)
 
     def _fusion(self, group: Group, leaving: Sequence[Value]) -> tuple[Node, list[Value]]:
         """The Fusion node of a group (its inputs as they are now) and those inputs."""
