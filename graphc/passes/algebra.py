@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from graphc.dtypes import bool_, float32, float64, int32
+from graphc.dtypes import DType, bool_, float32, float64, int32
 from graphc.ir import infer
 from graphc.ir.dim import Dim
 from graphc.ir.function import Function, Value
@@ -61,19 +61,9 @@ def _merged_axes(m: Match) -> Value | None:
     return m.make(m.op.name, m["x"], axis=tuple(sorted(axes)), keepdims=outer["keepdims"])
 
 
-def _scalar_factor(m: Match) -> bool:
-    """Whether the factor is one number for all elements, so that it leaves the sum."""
-    return m["c"].tensor.elements == 1 or m["c"].producer.op.name == "BroadcastTo"
-
-
-def _scalar(m: Match, letter: str) -> Value:
-    """The constant `letter` as a scalar."""
-    return m.constant(m.number(letter), m[letter].tensor.dtype)
-
-
 def _scaled_sum(m: Match) -> Value:
     total = m.make("Sum", m["x"], **m["k"])
-    return m.make("Mul", total, _scalar(m, "c"))
+    return m.make("Mul", total, m.constant(m.number("c"), m["c"].tensor.dtype))
 
 
 def _same_operand_shape(m: Match) -> bool:
@@ -84,7 +74,9 @@ def _same_operand_shape(m: Match) -> bool:
 
 def _casts_merge(m: Match) -> bool:
     """Whether the inner cast loses nothing that the outer one would keep."""
-    source, middle, target = m["x"].tensor.dtype, m["j"]["dtype"], m["k"]["dtype"]
+    source: DType = m["x"].tensor.dtype
+    middle: DType = m["j"]["dtype"]
+    target: DType = m["k"]["dtype"]
     if source.is_bool:
         return not target.is_bool
     if source.is_floating and middle.is_floating:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Concatenate, ParamSpec
+from typing import Concatenate, ParamSpec, TypeAlias, cast
 
 from graphc.ir import infer
 from graphc.ir.function import Builder, Function, Node, Value, rewrite
@@ -15,12 +15,15 @@ from graphc.ir.function import Builder, Function, Node, Value, rewrite
 P = ParamSpec("P")
 
 
-def everywhere(step: Callable[Concatenate[Function, P], Function]) -> Callable[Concatenate[Function, P], Function]:
+Step: TypeAlias = Callable[Concatenate[Function, P], Function]
+
+
+def everywhere(step: Step[P]) -> Step[P]:
     """Return `step` applied to every body, innermost first, and then to the function."""
     @functools.wraps(step)
     def applied(function: Function, *args: P.args, **kwargs: P.kwargs) -> Function:
         return map_functions(function, lambda f: step(f, *args, **kwargs))
-    return applied
+    return cast(Step[P], applied)
 
 
 def map_functions(function: Function, step: Callable[[Function], Function]) -> Function:

@@ -87,11 +87,11 @@ def _moves_ones(m: Match) -> bool:
     """Whether the axes that are longer than 1 keep their order."""
     shape = m["x"].tensor.shape
     kept = [a for a in m["k"]["perm"] if shape[a] != 1]
-    return kept == sorted(kept)
+    return bool(kept == sorted(kept))
 
 
 def _over_nothing(m: Match) -> bool:
-    return m["k"]["axis"] == ()
+    return bool(m["k"]["axis"] == ())
 
 
 def _over_ones(m: Match) -> bool:

@@ -6,7 +6,7 @@ own reference computes wider, the results agree by rounding).  Idempotent: after
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from graphc.errors import InternalError
 from graphc.ir import infer
 from graphc.ir.function import Builder, Function, Node, Value, rewrite
 from graphc.ir.types import TensorType
-from graphc.ops.base import Kind, Op, lookup
+from graphc.ops.base import Op, lookup
+from graphc.passes.bodies import everywhere
 
 
 class Expansion:
@@ -25,12 +26,12 @@ class Expansion:
     types: the node's output types.  origin: what every appended node came from.
     """
 
-    def __init__(self, builder: Builder, inputs: Sequence[Value], attrs: Any, types: Sequence[TensorType],
+    def __init__(self, builder: Builder, inputs: Sequence[Value], attrs: Mapping[str, Any], types: Sequence[TensorType],
                  origin: tuple[str, ...]) -> None:
-        self.inputs = tuple(inputs)
-        self.attrs = attrs
-        self.in_types = [v.tensor for v in inputs]
-        self.out_types = types
+        self.inputs: Sequence[Any] = tuple(inputs)
+        self.attrs: Mapping[str, Any] = attrs
+        self.in_types: Sequence[TensorType] = [v.tensor for v in inputs]
+        self.out_types: Sequence[TensorType] = types
         self._builder = builder
         self._origin = origin
 
@@ -46,7 +47,7 @@ class Expansion:
         return value.tensor
 
 
-def expand(op: Op, builder: Builder, inputs: Sequence[Value], attrs: Any, types: Sequence[TensorType],
+def expand(op: Op, builder: Builder, inputs: Sequence[Value], attrs: Mapping[str, Any], types: Sequence[TensorType],
            origin: tuple[str, ...]) -> tuple[Value, ...] | None:
     """Return the values that `op` decomposes into, appended to `builder`; None where it stays as it is."""
     if op.decompose is None:
@@ -55,9 +56,10 @@ def expand(op: Op, builder: Builder, inputs: Sequence[Value], attrs: Any, types:
     return None if values is None else tuple(values)
 
 
+@everywhere
 def decompose(function: Function) -> Function:
     """Return `function` with every composite op replaced, until nothing decomposes."""
-    while any(node.op.decompose is not None and node.op.kind is not Kind.STATE for node in function.nodes):
+    while any(node.op.decompose is not None for node in function.nodes):
         changed = False
 
         def rule(node: Node, inputs: tuple[Value, ...], builder: Builder) -> Sequence[Value] | None:

@@ -361,3 +361,14 @@ def test_twice_the_nodes_take_twice_the_visits(monkeypatch: pytest.MonkeyPatch) 
 def test_a_chain_of_50000_ops() -> None:
     f = optimise(chain(50_000), Options())
     assert 20_000 <= len(f.nodes) <= 30_001
+
+
+def test_bodies_are_decomposed_too() -> None:
+    f = parse("""
+    func @soft(%x: float32[2, 3]) { %a = Softmax(%x) return %a }
+    func @same(%x: float32[2, 3]) { return %x }
+    func @f(%p: bool[], %x: float32[2, 3]) {
+      %a = Cond(%p, %x) {then=@soft, orelse=@same}
+      return %a
+    }""")
+    assert "Softmax" in show(f) and "Softmax" not in show(verify(decompose(f)))
