@@ -34,9 +34,10 @@ from graphc.graph.operation import describe_operands
 from graphc.graph.tensor import Tensor, sessions
 from graphc.ops.base import Kind
 from graphc.passes.extract import needed
-from graphc.runtime.executor import Executor
+from graphc.runtime.checks import NumericsCheck
 from graphc.runtime.program import AssumptionFailed
 from graphc.runtime.variables import Variables
+from graphc.runtime.walker import executor_for
 
 Runner: TypeAlias = Callable[..., tuple[Any, ...]]
 
@@ -181,7 +182,8 @@ class BaseSession:
         compiled = compile_program(parts.tensors, feeds, parts.targets, self.options, feed_ranks=ranks,
                                    assumptions=assumptions)
         self.seed([slot.name for slot in compiled.program.plan.states])
-        executor = Executor(compiled.program, self.variables, compiled.native, self.options.worker_count)
+        watch = NumericsCheck(compiled.program) if self.options.check_numerics else None
+        executor = executor_for(compiled.program, self.variables, compiled.native, self.options.worker_count, watch=watch)
         return executor.runner(range(len(feeds)), lambda i, value: feed_value(feeds[i], value)), compiled.conditions
 
     def seed(self, states: Iterable[str]) -> None:
