@@ -23,7 +23,24 @@ from graphc.errors import BackendError
 from graphc.ir import dim
 from graphc.ir.dim import Size, symbol
 from graphc.kernel import target as targets
-from graphc.kernel.ir import Axis, Contract, Expr, If, Kernel, Let, Load, Param, Stmt, Store, Var, const, size
+from graphc.kernel.ir import (
+    Axis,
+    Contract,
+    Expr,
+    Guard,
+    If,
+    Kernel,
+    Let,
+    Load,
+    Param,
+    Site,
+    Stmt,
+    Store,
+    Var,
+    const,
+    index,
+    size,
+)
 from graphc.kernel.primitives import cast, prim
 from graphc.kernel.target import Target
 from tests.backends.contract_kernels import CONTRACT_SAMPLES
@@ -362,6 +379,26 @@ def test_prologues(target: str, layout: str) -> None:
         compiled(arrays, {"m": rows, "n": columns, "k": depth})
         wide = np.where(np.arange(depth)[:, None] < 5, 2, y)
         np.testing.assert_array_equal(arrays["c"], (np.maximum(x, 0) * scale) @ wide)
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_rows_gathered_by_checked_indices(bad: bool) -> None:
+    """a[ids[m], k] with ids checked: a wrong one gives the site's status and row 0, and reads nothing else."""
+    at = Load("ids", (m,), dtypes.int64)
+    ok = prim("and", prim("le", index(0), at), prim("lt", at, index(7)))
+    plain = product(left=Load("a", (Guard(at, ok, index(0), 1), k), float32), extra=(
+        Param("ids", dtypes.int64, (M,), "in"),))
+    params = (Param("a", float32, (7, K), "in"), *plain.params[1:])
+    sites = (Site("assert", "never", "x"), Site("index", "out of range", "y"))
+    compiled = Compiled(Kernel("gathered", params, plain.sizes, plain.body, sites))
+    rng = np.random.default_rng(0)
+    a, right = rng.integers(-4, 5, (7, 30)).astype(np.float32), rng.integers(-4, 5, (30, 21)).astype(np.float32)
+    ids = rng.integers(0, 7, 50)
+    if bad:
+        ids[[3, 49]] = 10**12, -1
+    arrays = {"a": a, "b": right, "c": poison((50, 21), float32), "ids": ids}
+    assert compiled(arrays, {"m": 50, "n": 21, "k": 30}) == (2 if bad else 0)
+    np.testing.assert_array_equal(arrays["c"], a[np.where((ids < 0) | (ids > 6), 0, ids)] @ right)
 
 
 # ---------------------------------------------------------------------------------------------
