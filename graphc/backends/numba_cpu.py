@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from graphc.backends.base import CompiledKernels, KernelInfo
+from graphc.backends.numba_intrinsics import bitcast, float_function, pointer, remainder, saturating
 from graphc.backends.python_scalars import LIBRARY, MATH, ROUNDING, SCALARS, memory_type
 from graphc.backends.python_source import Printer, Work, work_of
 from graphc.errors import BackendError
@@ -91,93 +92,19 @@ def _namespace() -> dict[str, Any]:
     from numba.extending import intrinsic
 
     types: Any = numba.types
-    names = scalar_names(numba, types, intrinsic)
-    names["fmod"] = _remainder(intrinsic)
+    names: dict[str, Any] = {name: getattr(types, name) for name in SCALARS}
+    names |= {name: getattr(math, name) for name in MATH if name != "fmod"} | {"inf": math.inf, "nan": math.nan}
+    names["fmod"] = remainder(intrinsic)
+    for name, arity in (*((name, 1) for name in ROUNDING), ("maximum", 2), ("minimum", 2), ("fma", 3)):
+        names[name] = float_function(intrinsic, f"llvm.{name}.f32", f"llvm.{name}.f64", arity)
+    for name in SCALARS:
+        names[f"bits_{name}"] = bitcast(intrinsic, getattr(types, name))
+        names[f"pointer_{name}"] = pointer(intrinsic, types, getattr(types, name))
+        if "float" not in name:
+            names[f"to_{name}"] = saturating(intrinsic, getattr(types, name))
     names["device"] = numba.njit(error_model="numpy")
     exec(compile(LIBRARY, "<kernel library>", "exec"), names)
     signature = types.int32(types.int64, types.int64, types.CPointer(types.voidptr), types.CPointer(types.int64),
                             types.int64, types.voidptr)
     names["c_function"] = numba.cfunc(signature, error_model="numpy")
     return names
-
-
-def scalar_names(numba: Any, types: Any, intrinsic: Callable[..., Any]) -> dict[str, Any]:
-    """Return the scalar types, math functions and intrinsics of printed kernels, for one of Numba's targets."""
-    names: dict[str, Any] = {name: getattr(types, name) for name in SCALARS}
-    names |= {name: getattr(math, name) for name in MATH if name != "fmod"} | {"inf": math.inf, "nan": math.nan}
-    for name in ROUNDING:
-        names[name] = _llvm_function(intrinsic, name, 1)
-    names["fma"] = _llvm_function(intrinsic, "fma", 3)
-    names["maximum"] = _llvm_function(intrinsic, "maximum", 2)
-    names["minimum"] = _llvm_function(intrinsic, "minimum", 2)
-    for name in SCALARS:
-        names[f"bits_{name}"] = _bitcast(intrinsic, getattr(types, name))
-        names[f"pointer_{name}"] = _pointer(intrinsic, types, getattr(types, name))
-        if "float" not in name:
-            names[f"to_{name}"] = _saturating(intrinsic, getattr(types, name))
-    return names
-
-
-def _call(builder: Any, name: str, result: Any, values: Sequence[Any]) -> Any:
-    """Return the call of an LLVM intrinsic by its full name."""
-    from llvmlite import ir as llvm
-
-    function = builder.module.globals.get(name)
-    if function is None:
-        function = llvm.Function(builder.module, llvm.FunctionType(result, [v.type for v in values]), name)
-    return builder.call(function, values)
-
-
-def _llvm_function(intrinsic: Callable[..., Any], name: str, arity: int) -> Any:
-    """Return the LLVM intrinsic `llvm.<name>` over floats."""
-    def typed(context: Any, args: tuple[Any, ...]) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
-            suffix = f"f{signature.return_type.bitwidth}"
-            return _call(builder, f"llvm.{name}.{suffix}", values[0].type, values)
-        return args[0](*args), generate
-
-    by_arity: dict[int, Callable[..., Any]] = {
-        1: lambda context, a: typed(context, (a,)), 2: lambda context, a, b: typed(context, (a, b)),
-        3: lambda context, a, b, c: typed(context, (a, b, c))}
-    return intrinsic(by_arity[arity])
-
-
-def _remainder(intrinsic: Callable[..., Any]) -> Any:
-    """Return the remainder of floats with the sign of the dividend (C's fmod)."""
-    def typed(context: Any, a: Any, b: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
-            return builder.frem(*values)
-        return a(a, b), generate
-    return intrinsic(typed)
-
-
-def _bitcast(intrinsic: Callable[..., Any], target: Any) -> Any:
-    """Return the reinterpretation of a scalar of the same width as `target`."""
-    def typed(context: Any, x: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
-            return builder.bitcast(values[0], context.get_value_type(target))
-        return target(x), generate
-    return intrinsic(typed)
-
-
-def _pointer(intrinsic: Callable[..., Any], types: Any, element: Any) -> Any:
-    """Return the address `offset` bytes behind a void pointer, as a pointer to elements."""
-    def typed(context: Any, base: Any, offset: Any) -> Any:
-        pointer = types.CPointer(element)
-
-        def generate(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
-            moved = builder.gep(values[0], [context.cast(builder, values[1], signature.args[1], types.int64)])
-            return builder.bitcast(moved, context.get_value_type(pointer))
-        return pointer(base, offset), generate
-    return intrinsic(typed)
-
-
-def _saturating(intrinsic: Callable[..., Any], target: Any) -> Any:
-    """Return the conversion of a float to an integer that saturates and takes NaN to 0."""
-    def typed(context: Any, x: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
-            kind = "si" if target.signed else "ui"
-            name = f"llvm.fpto{kind}.sat.i{target.bitwidth}.f{signature.args[0].bitwidth}"
-            return _call(builder, name, context.get_value_type(target), values)
-        return target(x), generate
-    return intrinsic(typed)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import functools
 import importlib.util
 import math
-from collections.abc import Callable, Sequence
 from typing import Any
 
+from graphc.backends.numba_intrinsics import bitcast, float_function, pointer
 from graphc.backends.python_scalars import LIBRARY, MATH, ROUNDING, SCALARS, memory_type
 from graphc.backends.python_source import Printer, work_of
 from graphc.errors import BackendError
@@ -106,11 +106,10 @@ def _namespace() -> dict[str, Any]:
     # Library functions are inlined into the kernel: compiled apart, they would ask for a device.
     names |= {"cuda": cuda, "types": types, "device": cuda.jit(device=True, inline="always")}
     for name in SCALARS:
-        names[f"bits_{name}"] = _bitcast(intrinsic, getattr(types, name))
-        names[f"pointer_{name}"] = _pointer(intrinsic, types, getattr(types, name))
-    for name in ROUNDING:
-        names[name] = _libdevice(intrinsic, types, name)
-    names["fma"] = _libdevice(intrinsic, types, "fma", 3)
+        names[f"bits_{name}"] = bitcast(intrinsic, getattr(types, name))
+        names[f"pointer_{name}"] = pointer(intrinsic, types, getattr(types, name))
+    for name, arity in (*((name, 1) for name in ROUNDING), ("fma", 3)):  # libdevice's keep the type, math's do not
+        names[name] = float_function(intrinsic, f"__nv_{name}f", f"__nv_{name}", arity)
     exec(compile(LIBRARY + _CUDA_LIBRARY + "".join(map(_saturating, SCALARS[:8])), "<kernel library>", "exec"), names)
     return names
 
@@ -142,46 +141,3 @@ def to_{name}(x):
         return {name}({high})
     return {name}(x)
 '''
-
-
-def _libdevice(intrinsic: Callable[..., Any], types: Any, name: str, arity: int = 1) -> Any:
-    """Return libdevice's `__nv_<name>` for both float types, which keeps the type (math.floor gives integers)."""
-    def typed(context: Any, args: tuple[Any, ...]) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
-            single = signature.return_type == types.float32
-            return _call(builder, f"__nv_{name}{'f' if single else ''}", values[0].type, values)
-        return args[0](*args), generate
-
-    if arity == 1:
-        return intrinsic(lambda context, a: typed(context, (a,)))
-    return intrinsic(lambda context, a, b, c: typed(context, (a, b, c)))
-
-
-def _call(builder: Any, name: str, result: Any, values: Sequence[Any]) -> Any:
-    from llvmlite import ir as llvm
-
-    function = builder.module.globals.get(name)
-    if function is None:
-        function = llvm.Function(builder.module, llvm.FunctionType(result, [v.type for v in values]), name)
-    return builder.call(function, values)
-
-
-def _bitcast(intrinsic: Callable[..., Any], target: Any) -> Any:
-    """Return the reinterpretation of a scalar of the same width as `target`."""
-    def typed(context: Any, x: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
-            return builder.bitcast(values[0], context.get_value_type(target))
-        return target(x), generate
-    return intrinsic(typed)
-
-
-def _pointer(intrinsic: Callable[..., Any], types: Any, element: Any) -> Any:
-    """Return the address `offset` bytes behind a pointer to bytes, as a pointer to elements."""
-    def typed(context: Any, base: Any, offset: Any) -> Any:
-        pointer = types.CPointer(element)
-
-        def generate(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
-            moved = builder.gep(values[0], [context.cast(builder, values[1], signature.args[1], types.int64)])
-            return builder.bitcast(moved, context.get_value_type(pointer))
-        return pointer(base, offset), generate
-    return intrinsic(typed)

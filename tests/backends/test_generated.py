@@ -17,7 +17,7 @@ from tests.backends.native import call
 
 SIZES = ({"n0": 1, "n1": 1}, {"n0": 7, "n1": 19}, {"n0": 21, "n1": 70})
 LLVM = {name: Native(machine) for name, machine in runnable().items()}
-QUIET = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+QUIET = settings(deadline=None, suppress_health_check=list(HealthCheck))
 seeds = st.integers(0, 2 ** 40)
 
 
@@ -30,7 +30,7 @@ def compare(kernel: Kernel, execute: Execute, seed: int) -> None:
             np.testing.assert_array_equal(actual[name], want, err_msg=f"{name} at {sizes}")
 
 
-@settings(max_examples=40, **QUIET)
+@settings(QUIET, max_examples=40)
 @given(seed=seeds, target=st.sampled_from(sorted(LLVM)), claim=st.integers(0, 3))
 def test_llvm_cpu(seed: int, target: str, claim: int) -> None:
     kernel = random_kernel(seed)
@@ -38,7 +38,7 @@ def test_llvm_cpu(seed: int, target: str, claim: int) -> None:
     compare(kernel, lambda k, arrays, sizes: LLVM[target](k, arrays, sizes, claim), seed)
 
 
-@settings(max_examples=8, **QUIET)
+@settings(QUIET, max_examples=8)
 @given(seed=seeds)
 def test_numba_cpu(seed: int) -> None:
     kernel = random_kernel(seed)
