@@ -15,6 +15,7 @@ descriptor; where the folder cannot be used, everything works from memory.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import stat
@@ -250,11 +251,11 @@ def versions() -> str:
 
 @cache
 def _llvm_version() -> str:
-    from importlib.metadata import PackageNotFoundError, version  # llvmlite itself is not imported for this
-    try:
-        return "llvmlite " + version("llvmlite")
-    except PackageNotFoundError:
+    """What llvmlite's file of its version says.  Neither it nor importlib.metadata is imported: both are slow."""
+    found = importlib.util.find_spec("llvmlite")
+    if found is None or found.origin is None:
         return "none"
+    return digest(Path(found.origin).with_name("_version.py").read_bytes())[:16]
 
 
 @cache
@@ -266,13 +267,22 @@ def source_digest(store: Cache, root: Path | None = None) -> str:
     per store: this process runs what it has imported.
     """
     package = Path(__file__).parent.parent if root is None else root
-    files = sorted(package.rglob("*.py"))
-    index = []
-    for path in files:
-        s = path.stat()
-        index.append(f"{path.relative_to(package)} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns} {s.st_ino}")
-    key = digest(str(package), *index)
-    made = store.obtain("sources", key, lambda: digest(*(
-        part for path in files for part in (str(path.relative_to(package)), path.read_bytes()))).encode(),
-        {"what": f"digest of {package}"})
-    return made.decode()
+    files = sorted(_python_files(str(package), ""))
+    key = digest(str(package), *(text for _, text in files))
+
+    def read() -> bytes:
+        return digest(*(part for name, _ in files for part in (name, (package / name).read_bytes()))).encode()
+
+    return store.obtain("sources", key, read, {"what": f"digest of {package}"}).decode()
+
+
+def _python_files(folder: str, prefix: str) -> Iterator[tuple[str, str]]:
+    """The source files under `folder`: name, and a text that changes when the file does."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(".py"):
+                s = entry.stat()
+                name = prefix + entry.name
+                yield name, f"{name} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns} {s.st_ino}"
+            elif entry.name != "__pycache__" and entry.is_dir():
+                yield from _python_files(entry.path, f"{prefix}{entry.name}/")

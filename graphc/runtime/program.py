@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -240,7 +241,7 @@ def from_json(text: str, blob: bytes) -> tuple[Plan, tuple[KernelInfo, ...]]:
                                              for p, t, shape, role in params), tuple(sizes), (),
                                  tuple(Site(*s) for s in sites), (), tuple(provenance))
                           for name, params, sizes, sites, provenance in data["kernels"]),
-            buffers=tuple(Buffer(dtypes.as_dtype(t), _sizes(shape), role, source, dim.parse(offset), base)
+            buffers=tuple(Buffer(dtypes.as_dtype(t), _sizes(shape), role, source, _size(offset), base)
                           for t, shape, role, source, offset, base in data["buffers"]),
             steps=tuple(map(_step_from_json, data["steps"])),
             feeds=tuple(map(_slot_from_json, data["feeds"])),
@@ -252,12 +253,12 @@ def from_json(text: str, blob: bytes) -> tuple[Plan, tuple[KernelInfo, ...]]:
             constants=tuple(np.frombuffer(blob, np.dtype(t), int(np.prod(shape)), offset).reshape(shape)
                             for t, shape, offset in data["constants"]),
             bindings=tuple(Binding(*b) for b in data["bindings"]),
-            checks=tuple(Check(kind, dim.parse(left), dim.parse(right), message, op)
+            checks=tuple(Check(kind, _size(left), _size(right), message, op)
                          for kind, left, right, message, op in data["checks"]),
-            arena=dim.parse(data["arena"]),
+            arena=_size(data["arena"]),
             lines=data["lines"],
         )
-        infos = tuple(KernelInfo(symbol, dim.parse(extent), grain, dim.parse(scratch), cost)
+        infos = tuple(KernelInfo(symbol, _size(extent), grain, _size(scratch), cost)
                       for symbol, extent, grain, scratch, cost in data["infos"])
     except (KeyError, TypeError, IndexError, AttributeError) as e:
         raise ValueError(f"not a program: {e!r}") from e
@@ -268,8 +269,14 @@ def _texts(shape: Iterable[Size]) -> list[str]:
     return [str(s) for s in shape]
 
 
+@lru_cache(maxsize=4096)
+def _size(text: str) -> Size:
+    """The size of a text; a plan repeats few sizes many times."""
+    return dim.parse(text)
+
+
 def _sizes(texts: Iterable[str]) -> tuple[Size, ...]:
-    return tuple(dim.parse(t) for t in texts)
+    return tuple(map(_size, texts))
 
 
 def _slot_to_json(slot: Slot) -> list[Any]:
@@ -286,7 +293,7 @@ def _optional(size: Size | None) -> str | None:
 
 
 def _optional_size(text: str | None) -> Size | None:
-    return None if text is None else dim.parse(text)
+    return None if text is None else _size(text)
 
 
 def _step_to_json(step: Step) -> list[Any]:
