@@ -24,7 +24,7 @@ from graphc.kernel.primitives import cast
 from graphc.kernel.target import Target
 
 DEPTH = 512  # terms that are added before the sums go back to memory
-ROWS = 192  # rows of an item at most: its packed panels stay in the second-level cache
+ROWS = 192  # rows of an item at most; fewer where they, packed, do not fit half of the second-level cache
 FEW_ROWS = 36  # rows of an item at least, where rows are split to have work for several threads
 COLUMNS = 512  # columns of an item at most, where B is read where it lies
 FEW_COLUMNS = 64  # columns of an item at least
@@ -175,15 +175,18 @@ def tiling(kernel: Kernel, statement: Contract, target: Target) -> Tiling:
     depth_blocks = dim.maximum(1, dim.ceildiv(depth.extent, DEPTH))
     depth_block = dim.ceildiv(dim.ceildiv(depth.extent, depth_blocks), step) * step
     direct = right_way is Way.DIRECT
+    packed = target.l2 // (2 * DEPTH * tile.bytes) // tile.rows * tile.rows
+    max_rows = min(ROWS, max(FEW_ROWS, packed))
     row_block, row_blocks, column_block, column_blocks = _blocks(
-        tile, rows.extent, columns.extent, dim.product(axis.extent for axis in batch), direct)
+        tile, rows.extent, columns.extent, dim.product(axis.extent for axis in batch), direct, max_rows)
     return Tiling(
         tile, dtype, batch, rows, columns, depth, k[:-1], left, left_way, right, right_way, contract.body, along,
         row_block, row_blocks, column_block, column_blocks, depth_block, depth_blocks,
-        ROWS, COLUMNS if direct else PACKED_COLUMNS, depth_block if isinstance(depth_block, int) else DEPTH)
+        max_rows, COLUMNS if direct else PACKED_COLUMNS, depth_block if isinstance(depth_block, int) else DEPTH)
 
 
-def _blocks(tile: Tile, rows: Size, columns: Size, batches: Size, direct: bool) -> tuple[Size, Size, Size, Size]:
+def _blocks(tile: Tile, rows: Size, columns: Size, batches: Size, direct: bool,
+            max_rows: int) -> tuple[Size, Size, Size, Size]:
     """Return row_block, row_blocks, column_block, column_blocks of `Tiling`.
 
     Where B is read where it lies, rows are cut as finely as items are wanted, for that costs nothing twice.
@@ -194,10 +197,10 @@ def _blocks(tile: Tile, rows: Size, columns: Size, batches: Size, direct: bool) 
         half = -(-columns // (2 * tile.columns)) * tile.columns
         width = min(COLUMNS, max(FEW_COLUMNS, half))
     column_blocks = dim.ceildiv(columns, width)
-    height: Size = ROWS
+    height: Size = max_rows
     if direct:
         share = rows * column_blocks * batches // (ITEMS * tile.unit) * tile.unit
-        height = dim.minimum(ROWS, dim.maximum(FEW_ROWS, share))
+        height = dim.minimum(max_rows, dim.maximum(FEW_ROWS, share))
     row_blocks = dim.ceildiv(rows, height)
 
     def even(extent: Size, blocks: Size, unit: int) -> Size:  # at most the bound that `blocks` came from
