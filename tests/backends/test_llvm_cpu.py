@@ -6,6 +6,7 @@ import ctypes
 import mmap
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -208,6 +209,7 @@ def test_streaming_stores(shift: int) -> None:
                              Store("y", (i,), Var("v", float32)), Store("z", (i,), prim("neg", Var("v", float32)))),
                   Param("x", float32, (N0,), "in"), Param("y", float32, (N0,), "out"),
                   Param("z", float32, (N0,), "out"))
+    kernel = replace(kernel, aliases=(("y", "x"),))
     if machine.triple.startswith("x86_64"):
         assert "nontemporal" in BACKEND.llvm_text(kernel, small)
     run = Native(small)
@@ -220,6 +222,8 @@ def test_streaming_stores(shift: int) -> None:
         np.testing.assert_array_equal(z[shift + 16:shift + 16 + n], -3 * x)
         assert np.isnan(y[:shift]).all() and np.isnan(y[shift + n:]).all()
         assert np.isnan(z[:shift + 16]).all() and np.isnan(z[shift + 16 + n:]).all()
+        run(kernel, {"x": (again := x.copy()), "y": again, "z": arrays["z"]}, {"n0": n})
+        np.testing.assert_array_equal(again, 3 * x)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ def outputs(r: Renderer, loop: For, plan: LoopPlan, context: Context) -> tuple[S
         return ()  # aligning the stores would tear the blocks of random words apart
     lets = frozenset(s.name for s in loop.body if isinstance(s, Let))
     params = {p.name: p for p in r.kernel.params if p.role == "out"}
-    touched = {e.buffer for e in walk.loads(r.kernel.body)} | {n for pair in r.kernel.aliases for n in pair}
+    touched = {e.buffer for e in walk.loads(r.kernel.body)}
     found: dict[str, Store] = {}
     for s in loop.body:
         if not isinstance(s, Store) or s.buffer not in params or s.buffer in touched or s.predicate is not None:
@@ -50,7 +50,8 @@ def outputs(r: Renderer, loop: For, plan: LoopPlan, context: Context) -> tuple[S
 
 
 def is_large(r: Renderer, stores: tuple[Store, ...], lanes: int) -> Value:
-    """Return whether the streamed outputs together exceed the last cache and are aligned alike."""
+    """Return whether the streamed outputs together exceed the last cache, are aligned alike, and none of
+    them replaces an input, whose lines are in the cache already."""
     b = r.b
     total: Size = 0
     for s in stores:
@@ -61,8 +62,13 @@ def is_large(r: Renderer, stores: tuple[Store, ...], lanes: int) -> Value:
         large = size.gt(b.target.l3)
         first, *others = (b.convert("ptrtoint", r.buffers[s.buffer].pointer, "i64") for s in stores)
         vector = lanes * r.buffers[stores[0].buffer].dtype.size
-        for other in others if large.constant != 0 else ():
+        if large.constant == 0:
+            return large
+        for other in others:
             large = large & ((first ^ other) & (vector - 1)).eq(0)
+        for out, given in r.kernel.aliases:
+            if any(s.buffer == out for s in stores):
+                large = large & r.buffers[out].pointer.ne(r.buffers[given].pointer)
     return large
 
 
