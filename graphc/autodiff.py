@@ -1,9 +1,9 @@
 """Symbolic reverse mode: gradients as operations of the same graph, so that they differentiate again.
 
-Owns `gradients`, the accumulation of dense gradients and gradients by rows, and the overriding of an operation's gradient.
-Knows graphs and the ops' own gradients; must not know the IR or sessions.  Invariants: every operation that lies between
-xs and ys is visited once, in reverse order of creation, which is an order in which its outputs' gradients are complete;
-nothing recurses; an operation made here is marked with the operation whose gradient it computes.
+Owns `gradients`, the accumulation of dense gradients and gradients by rows, and the overriding of an operation's
+gradient. Knows graphs and the ops' own gradients; must not know the IR or sessions.  Invariants: every operation that
+lies between xs and ys is visited once, in reverse order of creation, which is an order in which its outputs' gradients
+are complete; nothing recurses; an operation made here is marked with the operation whose gradient it computes.
 """
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def gradients(ys: Any, xs: Any, grad_ys: Any = None, name: str = "gradients", co
     stopped = frozenset(_tensors(() if stop_gradients is None else stop_gradients, "stop_gradients", graph))
     seeds = [None] * len(targets) if grad_ys is None else _listed(grad_ys)
     if len(seeds) != len(targets):
-        raise GraphError(report(f"gradients: {len(targets)} ys and {len(seeds)} grad_ys are given", str(source.capture())))
+        raise GraphError(report(f"gradients: {len(targets)} ys and {len(seeds)} grad_ys are given",
+                                str(source.capture())))
     with graph.as_default(), graph.name_scope(name):
         reverse = _Reverse(graph, chosen, stopped)
         for i, (y, seed) in enumerate(zip(targets, seeds, strict=True)):
@@ -197,7 +198,8 @@ def _shaped(g: Gradient, like: Tensor, op: Operation) -> Gradient:
     have = g.type.shape
     if have is not None and (len(have) != len(like.type.shape) or any(
             isinstance(m, int) and isinstance(n, int) and m != n for m, n in zip(have, like.type.shape, strict=True))):
-        raise InternalError(f"the gradient of {op.type} ({op.name}) has the shape {have} for an input of {like.type.shape}")
+        raise InternalError(f"the gradient of {op.type} ({op.name}) has the shape {have} for an input of "
+                            f"{like.type.shape}")
     known: Shape = like.type.shape if have is None else tuple(
         m if isinstance(m, int) else n for m, n in zip(have, like.type.shape, strict=True))
     g.type = PartialType(g.type.dtype, known)

@@ -268,8 +268,8 @@ class Op:
     lower: one of the Lowering records.
     static: inputs whose VALUE is needed when compiling, index -> attr name.  Extract moves the (symbolic) value into
     that attr as a tuple (or scalar) of Sizes and drops the input; `infer`, `reference` and `lower` read the attr
-    alone, through `attr_or_value` in infer.  In the IR the op has the remaining inputs only.  In a graph, too, an op may
-    be made with the attrs given and all static inputs left out (gradients do so), never with some of them.
+    alone, through `attr_or_value` in infer.  In the IR the op has the remaining inputs only.  In a graph, too, an op
+    may be made with the attrs given and all static inputs left out (gradients do so), never with some of them.
     canonical(attrs, in_types) -> attrs: the one form of the attrs for these types (negative axes counted from the
     front, sorted, a scalar axis as a tuple, masks resolved).  Whoever makes a node of the IR applies it; lowering may
     rely on it, inference and references accept either form.

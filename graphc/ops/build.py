@@ -142,8 +142,8 @@ def broadcast_like(x: Tensor, like: Tensor) -> Tensor:
 def unbroadcast(grad: Tensor, like: Tensor) -> Tensor:
     """Return `grad` summed over the axes along which `like` was broadcast to its shape.
 
-    Nothing is added where the shapes are known to agree; a Sum where only leading axes go; else a SumToShape, whose axes
-    follow from the sizes when a program is compiled.
+    Nothing is added where the shapes are known to agree; a Sum where only leading axes go; else a SumToShape, whose
+    axes follow from the sizes when a program is compiled.
     """
     if same_shape(grad, like):
         return grad

@@ -92,5 +92,6 @@ register(Op(
     name="Bitcast", kind=Kind.ELEMENTWISE, inputs=("input",), attrs={"type": REQUIRED}, infer=_bitcast_infer,
     gradient=NoGradient("the result reinterprets bits"), reference=_bitcast_reference,
     lower=Pointwise(point=_bitcast_point), doc="The same bits as another dtype of the same width. tf.bitcast",
-    samples=lambda: [Sample((typed(s, 5, 7),), {"type": t}, special=False, differentiable=False) for s in ALL for t in ALL
+    samples=lambda: [Sample((typed(s, 5, 7),), {"type": t}, special=False, differentiable=False) for s in ALL
+                     for t in ALL
                      if s.size == t.size and not s.is_bool and not t.is_bool]))

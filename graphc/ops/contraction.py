@@ -170,8 +170,8 @@ def _batch_samples() -> list[Sample]:
     for d in (float32, float64, int32):
         for left, right in (((), ()), ((3,), (3,)), ((2, 3), (2, 3)), ((2, 1), (3,)), ((3,), ()), ((0,), (0,))):
             for ta, tb in _FLAGS:
-                out.append(Sample((typed(d, *left, *((7, 5) if ta else (5, 7))), typed(d, *right, *((4, 7) if tb else (7, 4)))),
-                                  {"adj_x": ta, "adj_y": tb}, special=False, differentiable=d.is_floating))
+                x, y = typed(d, *left, *((7, 5) if ta else (5, 7))), typed(d, *right, *((4, 7) if tb else (7, 4)))
+                out.append(Sample((x, y), {"adj_x": ta, "adj_y": tb}, special=False, differentiable=d.is_floating))
     return out
 
 
@@ -196,7 +196,8 @@ def parse_equation(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]
         raise ValueError(f"the equation {equation!r} names {len(terms)} operands, {len(ranks)} are given")
     used = set(text)
     spare = [c for c in string.ascii_uppercase if c not in used]
-    longest = max((rank - len(t.replace("...", "")) for t, rank in zip(terms, ranks, strict=True) if "..." in t), default=0)
+    longest = max((rank - len(t.replace("...", "")) for t, rank in zip(terms, ranks, strict=True) if "..." in t),
+                  default=0)
     if longest > len(spare):
         raise ValueError(f"the equation {equation!r} leaves no letters for the axes of its ellipsis")
     dots = "".join(spare[:max(longest, 0)])
@@ -239,8 +240,8 @@ def _einsum_infer(ctx: Inference) -> Sequence[PartialType]:
             elif letter.isupper():
                 (sizes[letter],) = ctx.broadcast((sizes[letter],), (n,))
             else:
-                sizes[letter] = ctx.equal(sizes[letter], n, f"the sizes of {letter!r} in {ctx.attrs['equation']!r} differ: "
-                                                            f"{sizes[letter]} != {n}")
+                sizes[letter] = ctx.equal(sizes[letter], n, f"the sizes of {letter!r} in "
+                                                            f"{ctx.attrs['equation']!r} differ: {sizes[letter]} != {n}")
     return [PartialType(dtype, tuple(sizes[c] for c in out))]
 
 
@@ -320,7 +321,8 @@ def _einsum_gradient(op: Any, dz: Any) -> Sequence[Any]:
 _EQUATIONS: tuple[tuple[str, tuple[tuple[int, ...], ...]], ...] = (
     ("ij,jk->ik", ((5, 7), (7, 3))), ("bij,bjk->bik", ((2, 5, 7), (2, 7, 3))), ("bi,bj->bij", ((2, 5), (2, 3))),
     ("i,i->", ((7,), (7,))), ("ij->ji", ((5, 7),)), ("ij->", ((5, 7),)), ("ijk,kl->lij", ((2, 3, 4), (4, 5))),
-    ("ij,k->ik", ((2, 3), (4,))), ("ij,jk,kl->il", ((2, 3), (3, 4), (4, 5))), ("...ij,...jk->...ik", ((2, 1, 3, 4), (5, 4, 2))),
+    ("ij,k->ik", ((2, 3), (4,))), ("ij,jk,kl->il", ((2, 3), (3, 4), (4, 5))),
+    ("...ij,...jk->...ik", ((2, 1, 3, 4), (5, 4, 2))),
     ("ij,ij", ((2, 3), (2, 3))))
 
 

@@ -49,8 +49,8 @@ def binary(name: str, allowed: Group, reference: Callable[[np.ndarray, np.ndarra
            result: DType | None = None, symbolic: bool = False, special: bool = True, guarded: bool = False) -> Op:
     """Register an op of two broadcast inputs.
 
-    lower: (x, y) -> expression; where `guarded`, a function of the Point.  gradient(x, y, z, dz) -> (dx, dy) in the shape
-    of z; either may be None.
+    lower: (x, y) -> expression; where `guarded`, a function of the Point.  gradient(x, y, z, dz) -> (dx, dy) in the
+    shape of z; either may be None.
     """
     def derivative(op: Any, dz: Any) -> Sequence[Any]:
         assert not isinstance(gradient, NoGradient)

@@ -1,7 +1,7 @@
 """Ops of two inputs (and AddN, Select, ClipByValue), element by element, the inputs broadcast.
 
-Owns their rows.  Must not know fusion or other op files.  Invariant: an integer division by zero is guarded; there is no
-silent promotion, all inputs have one dtype.
+Owns their rows.  Must not know fusion or other op files.  Invariant: an integer division by zero is guarded; there is
+no silent promotion, all inputs have one dtype.
 """
 from __future__ import annotations
 
@@ -364,7 +364,8 @@ register(Op(
     reference=lambda call: np.where(_rows_condition(call.arrays[0], call.arrays[1].ndim), *call.arrays[1:]),
     lower=NotLowered("decomposed into SelectV2"), decompose=_where_decompose,
     samples=lambda: _select_samples((((5, 7),) * 3, ((5,), (5, 7), (5, 7)), ((), (3,), (3,)))),
-    doc="t where the condition holds, else e; the condition is a scalar, a vector over rows, or of their shape. tf.where"))
+    doc="t where the condition holds, else e; the condition is a scalar, a vector over rows, or of their shape. "
+        "tf.where"))
 
 
 def _clip_scalar(attrs: Any, x: Expr, low: Expr, high: Expr) -> Expr:
@@ -382,7 +383,8 @@ register(Op(
     name="ClipByValue", kind=Kind.ELEMENTWISE, inputs=("t", "clip_value_min", "clip_value_max"),
     infer=lambda ctx: [PartialType(check_same_dtype(ctx, ctx.inputs, NUMBERS),
                                    broadcast_shapes(ctx, (t.shape for t in ctx.inputs)))],
-    gradient=_clip_gradient, reference=lambda call: np.minimum(np.maximum(call.arrays[0], call.arrays[1]), call.arrays[2]),
+    gradient=_clip_gradient, reference=lambda call: np.minimum(np.maximum(call.arrays[0], call.arrays[1]),
+                                                               call.arrays[2]),
     lower=Pointwise(scalar=_clip_scalar), doc="x limited to a range. tf.clip_by_value",
     samples=lambda: [Sample((typed(d, 5, 7), typed(d), typed(d)), arrays={1: np.asarray(0, d.as_numpy_dtype),
                                                                         2: np.asarray(2, d.as_numpy_dtype)},

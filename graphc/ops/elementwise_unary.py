@@ -164,10 +164,13 @@ def _check_numerics(p: Point) -> Expr:
     return p.guard(x, ok, x, "assert", f"{p.attrs['message']}: the tensor has NaN or Inf values")
 
 
+def _check_numerics_gradient(op: Any, dy: Any) -> list[Any]:
+    return [b.op("CheckNumerics", dy, message="not a number (NaN) or infinity (Inf) values detected in gradient")]
+
+
 register(Op(
     name="CheckNumerics", kind=Kind.ELEMENTWISE, inputs=("tensor",), attrs={"message": ""},
-    infer=elementwise(FLOATS), gradient=lambda op, dy: [b.op("CheckNumerics", dy, message="not a number (NaN) or infinity "
-                                                             "(Inf) values detected in gradient")],
+    infer=elementwise(FLOATS), gradient=_check_numerics_gradient,
     reference=_check_numerics_reference, lower=Pointwise(point=_check_numerics),
     samples=samples_of(FLOATS, (((),), ((5, 7),)), special=False), stateful=True,
     doc="Give the input; fail where it holds a NaN or an infinity. tf.check_numerics"))

@@ -1,7 +1,7 @@
 """Ops that run in Python between kernels: printing, Python functions, assertions.
 
-Owns their entries.  Must not know how a step calls the host.  Invariant: the attrs say all output types; nothing here is
-merged, folded or dropped.
+Owns their entries.  Must not know how a step calls the host.  Invariant: the attrs say all output types; nothing here
+is merged, folded or dropped.
 """
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Ops whose indices are data: gather, scatter, one_hot, segment sums.
 
-Owns them.  Must not know memory.  Invariant: every loaded index is checked, so no access is ever out of bounds; what lies
-outside is an error of the run at the user's line.
+Owns them.  Must not know memory.  Invariant: every loaded index is checked, so no access is ever out of bounds; what
+lies outside is an error of the run at the user's line.
 """
 from __future__ import annotations
 
@@ -85,7 +85,8 @@ def _gather_infer(ctx: Inference) -> Sequence[PartialType]:
         raise ctx.fail(f"batch_dims {batch} is not between 0 and the axis {axis}")
     lead = tuple(ctx.equal(m, n, f"the first {batch} sizes of {show(params.shape)} and {show(indices.shape)} differ")
                  for m, n in zip(params.shape[:batch], indices.shape[:batch], strict=True))
-    return [PartialType(params.dtype, lead + params.shape[batch:axis] + indices.shape[batch:] + params.shape[axis + 1:])]
+    shape = lead + params.shape[batch:axis] + indices.shape[batch:] + params.shape[axis + 1:]
+    return [PartialType(params.dtype, shape)]
 
 
 def _gather_parts(attrs: Mapping[str, Any], in_types: Sequence[TensorType]) -> tuple[int, int, int]:
@@ -140,7 +141,9 @@ def _gather_gradient(op: Any, dy: Any) -> Sequence[Any]:
     count = len(where)
     order = (*range(axis, axis + count), *range(axis), *range(axis + count, len(shape) - 1 + count))
     rows = b.op("Transpose", dy, order)
-    n = shape[axis] if isinstance(shape[axis], int) else b.op("Squeeze", b.op("Slice", b.op("Shape", params), (axis,), (1,)))
+    n: Any = shape[axis]
+    if not isinstance(n, int):
+        n = b.op("Squeeze", b.op("Slice", b.op("Shape", params), (axis,), (1,)))
     summed = b.op("UnsortedSegmentSum", rows, indices, n)
     back = (*range(1, axis + 1), 0, *range(axis + 1, len(shape)))
     return [b.op("Transpose", summed, back), None]
@@ -168,7 +171,8 @@ def _batched_gather_gradient(op: Any, dy: Any) -> Any:
 
 
 def _gather_samples() -> list[Sample]:
-    cases = (((7,), _indices(6, 0, 3), 0, 0), ((5, 7), _indices(4, 0, 0), 0, 0), ((5, 7), _indices(1, 6, 2, 2, shape=(2, 2)), 1, 0),
+    cases = (((7,), _indices(6, 0, 3), 0, 0), ((5, 7), _indices(4, 0, 0), 0, 0),
+             ((5, 7), _indices(1, 6, 2, 2, shape=(2, 2)), 1, 0),
              ((2, 3, 4), _indices(2), -2, 0), ((5, 3), _indices(0, dtype=int64).reshape(()), 0, 0),
              ((2, 3, 4), _indices(2, 0, 1, 1, shape=(2, 2)), 1, 1), ((4, 2), np.zeros((0,), np.int32), 0, 0))
     return [Sample((typed(d, *s), TensorType(int64 if i.dtype == np.int64 else int32, i.shape)),
@@ -206,7 +210,7 @@ def _gather_nd_infer(ctx: Inference) -> Sequence[PartialType]:
 
 
 def _gather_nd_point(p: Point) -> Expr:
-    depth, lead = int(p.in_types[1].shape[-1]), p.in_types[1].rank - 1  # type: ignore[arg-type]
+    depth, lead = int(p.in_types[1].shape[-1]), p.in_types[1].rank - 1
     at = [cast(p.load(1, [*p.index[:lead], index(k)]), int64) for k in range(depth)]
     ok: Expr = const(True, bool_)
     for e, n in zip(at, p.in_types[0].shape, strict=False):
@@ -250,7 +254,7 @@ def _scatter_rows(r: Routine, indices: int, updates: int, mode: str, what: str, 
     The elements of a row are independent, so the loops over them are parallel; inside, the rows act in order.
     """
     named, shape, dtype = r.in_types[indices].shape, r.out_types[0].shape, r.out_types[0].dtype
-    lead, depth = (named[:-1], int(named[-1])) if vectors else (named, 1)  # type: ignore[arg-type]
+    lead, depth = (named[:-1], int(named[-1])) if vectors else (named, 1)
     rows = [r.fresh("i") for _ in lead]
     columns = [r.fresh("c") for _ in shape[depth:]]
     row, column = tuple(map(Axis, rows)), tuple(map(Axis, columns))
@@ -299,8 +303,8 @@ def _check_updates(ctx: Inference, shape: Shape, indices: Shape | None, updates:
         return
     depth = _nd_shapes(ctx, shape, indices)
     want = indices[:-1] + shape[depth:]
-    same_shapes(ctx, (updates, want), f"updates of shape {show(updates)} do not fit the slices {show(want)} that indices "
-                                      f"of shape {show(indices)} name in {show(shape)}")
+    same_shapes(ctx, (updates, want), f"updates of shape {show(updates)} do not fit the slices {show(want)} that "
+                                      f"indices of shape {show(indices)} name in {show(shape)}")
 
 
 def _scatter_nd_reference(call: Call) -> Any:
@@ -311,7 +315,8 @@ def _scatter_nd_reference(call: Call) -> Any:
 
 
 register(Op(
-    name="ScatterNd", kind=Kind.INDEXING, inputs=("indices", "updates", "shape"), static={2: "shape"}, attrs={"shape": None},
+    name="ScatterNd", kind=Kind.INDEXING, inputs=("indices", "updates", "shape"), static={2: "shape"},
+    attrs={"shape": None},
     infer=_scatter_nd_infer, gradient=lambda op, dy: [None, b.op("GatherNd", dy, op.inputs[0])],
     reference=_scatter_nd_reference,
     lower=RoutineBody(lambda r: (*_cleared(r), *_scatter_rows(r, 0, 1, "add", "scatter_nd"))),
@@ -363,8 +368,10 @@ def _sub_gradient(op: Any, dy: Any) -> Sequence[Any]:
 
 
 _tensor_scatter("TensorScatterUpdate", "set", False, ALL, _update_gradient,
-                "The tensor with slices replaced at index vectors, the last of several winning. tf.tensor_scatter_update")
-_tensor_scatter("TensorScatterAdd", "add", False, NUMBERS, lambda op, dy: [dy, None, b.op("GatherNd", dy, op.inputs[1])],
+                "The tensor with slices replaced at index vectors, the last of several winning. "
+                "tf.tensor_scatter_update")
+_tensor_scatter("TensorScatterAdd", "add", False, NUMBERS,
+                lambda op, dy: [dy, None, b.op("GatherNd", dy, op.inputs[1])],
                 "The tensor with slices added at index vectors, duplicates summed. tf.tensor_scatter_add")
 _tensor_scatter("TensorScatterSub", "add", True, NUMBERS, _sub_gradient,
                 "The tensor with slices subtracted at index vectors, duplicates summed. tf.tensor_scatter_sub")
@@ -415,7 +422,8 @@ def _segment_body(r: Routine) -> tuple[Stmt, ...]:
 
 
 _SEGMENTS: tuple[tuple[tuple[int, ...], np.ndarray, int], ...] = (
-    ((5, 3), _indices(0, 2, 0, -1, 1), 3), ((4,), _indices(1, 1, 1, 0), 4), ((2, 2, 3), _indices(0, 1, 1, 0, shape=(2, 2)), 2),
+    ((5, 3), _indices(0, 2, 0, -1, 1), 3), ((4,), _indices(1, 1, 1, 0), 4),
+    ((2, 2, 3), _indices(0, 1, 1, 0, shape=(2, 2)), 2),
     ((0, 3), np.zeros((0,), np.int32), 2))
 
 
@@ -470,9 +478,14 @@ def _one_hot_reference(call: Call) -> Any:
 def _one_hot_gradient(op: Any, dy: Any) -> Sequence[Any]:
     indices = b.inputs_of(op)[0]
     one = b.constant(1, int32)
-    mask = b.op("Equal", b.op("OneHot", indices, b.static_of(op, "depth"), one, b.zeros_like(one), axis=op.attrs["axis"]), 1)
+    mask = b.op("Equal", b.op("OneHot", indices, b.static_of(op, "depth"), one, b.zeros_like(one),
+                              axis=op.attrs["axis"]), 1)
     return [None, b.op("SumToShape", b.select(mask, dy, 0), ()), b.op("SumToShape", b.select(mask, 0, dy), ())]
 
+
+_HOT: tuple[tuple[np.ndarray, int, int], ...] = (
+    (_indices(0, 2, -1, 9), 3, -1), (_indices(1, 0), 2, 0), (_indices(1).reshape(()), 4, -1),
+    (_indices(1, 0, 2, 1, shape=(2, 2)), 3, 1), (np.zeros(0, np.int32), 3, -1))
 
 register(Op(
     name="OneHot", kind=Kind.INDEXING, inputs=("indices", "depth", "on_value", "off_value"), static=_DEPTH,
@@ -480,7 +493,6 @@ register(Op(
     lower=Pointwise(point=_one_hot_point),
     samples=lambda: [Sample((typed(int32, *i.shape), typed(d), typed(d)), {"depth": n, "axis": a}, {0: i}, ulp=16.0,
                             differentiable=d.is_floating)
-                     for d in ALL for i, n, a in ((_indices(0, 2, -1, 9), 3, -1), (_indices(1, 0), 2, 0), (_indices(1).reshape(()), 4, -1),
-                                                  (_indices(1, 0, 2, 1, shape=(2, 2)), 3, 1), (np.zeros(0, np.int32), 3, -1))],
-    doc="on_value at each index along a new axis of size depth, off_value elsewhere (and everywhere for an index outside). "
-        "tf.one_hot"))
+                     for d in ALL for i, n, a in _HOT],
+    doc="on_value at each index along a new axis of size depth, off_value elsewhere (and everywhere for an index "
+        "outside). tf.one_hot"))

@@ -21,8 +21,8 @@ from graphc.graph.operation import Operation, report_at
 from graphc.graph.tensor import Tensor
 from graphc.ir import dim
 from graphc.ir.dim import Dim, Size
-from graphc.ir.types import Shape, TensorType
-from graphc.ops.base import REQUIRED, Call, InvalidValue, Kind, Op, PartialType, attr_or_value, lookup
+from graphc.ir.types import PartialType, Shape, TensorType
+from graphc.ops.base import REQUIRED, Call, InvalidValue, Kind, Op, attr_or_value, lookup
 
 VALUE_LIMIT = 256
 """Integer tensors of up to this many elements carry their symbolic content through the graph: shapes, axes, lengths."""
@@ -191,8 +191,8 @@ def symbolic_values(op: Op, inputs: Sequence[Tensor], attrs: Mapping[str, Any], 
 
 
 def _sizes(tensor: Tensor) -> np.ndarray | None:
-    """The content of a tensor that is packed with others, into a shape as a rule: an unknown size where it is an integer
-    that is not known, so that [n, 2] is known to end with 2."""
+    """The content of a tensor that is packed with others, into a shape as a rule: an unknown size where it is an
+    integer that is not known, so that [n, 2] is known to end with 2."""
     if tensor.value is None and tensor.dtype.is_integer and tensor.type.shape == ():
         return np.array(tensor.op.graph.fresh_size(), object)
     return tensor.value

@@ -20,6 +20,10 @@ from graphc.ops.rules import require_rank, show, typed
 _DTYPES = (float32, float64, int32, bool_)
 
 
+def _plain(shapes: Sequence[tuple[int, ...]]) -> list[Sample]:
+    return [Sample((typed(d, *s),), differentiable=d.is_floating) for d in _DTYPES for s in shapes]
+
+
 def _zero(p: Point) -> Expr:
     return const(0, p.out_types[0].dtype)
 
@@ -47,7 +51,7 @@ register(Op(
     name="MatrixDiag", kind=Kind.MOVEMENT, inputs=("diagonal",), infer=_matrix_diag_infer,
     gradient=lambda op, dy: [b.op("MatrixDiagPart", dy)], reference=_matrix_diag_reference,
     lower=Pointwise(point=_matrix_diag_point), doc="Matrices with the last axis on their diagonal. tf.matrix_diag",
-    samples=lambda: [Sample((typed(d, *s),), differentiable=d.is_floating) for d in _DTYPES for s in ((5,), (2, 3), (0,))]))
+    samples=lambda: _plain(((5,), (2, 3), (0,)))))
 
 
 def _diag_part_infer(ctx: Inference) -> Sequence[PartialType]:
@@ -113,9 +117,10 @@ register(Op(
     gradient=lambda op, dy: [b.op("MatrixBandPart", dy, b.static_of(op, "num_lower"), b.static_of(op, "num_upper"))],
     lower=Pointwise(point=_band_point),
     samples=lambda: [Sample((typed(d, *s),), {"num_lower": m, "num_upper": n}, differentiable=d.is_floating)
-                     for d in _DTYPES for s, m, n in (((4, 5), -1, 0), ((4, 5), 0, -1), ((2, 5, 3), 1, 1), ((3, 3), 0, 0))],
-    doc="Matrices with zeros outside a band: at most num_lower below and num_upper above the diagonal, all where negative. "
-        "tf.matrix_band_part"))
+                     for d in _DTYPES
+                     for s, m, n in (((4, 5), -1, 0), ((4, 5), 0, -1), ((2, 5, 3), 1, 1), ((3, 3), 0, 0))],
+    doc="Matrices with zeros outside a band: at most num_lower below and num_upper above the diagonal, all where "
+        "negative. tf.matrix_band_part"))
 
 # -- all axes ---------------------------------------------------------------------------------------------------------
 
@@ -142,7 +147,7 @@ def _diag_reference(call: Call) -> Any:
 register(Op(
     name="Diag", kind=Kind.MOVEMENT, inputs=("diagonal",), infer=_diag_infer, reference=_diag_reference,
     gradient=lambda op, dy: [b.op("DiagPart", dy)], lower=Pointwise(point=_diag_point),
-    samples=lambda: [Sample((typed(d, *s),), differentiable=d.is_floating) for d in _DTYPES for s in ((5,), (2, 3), (0,))],
+    samples=lambda: _plain(((5,), (2, 3), (0,))),
     doc="A tensor of twice the rank with the input where both halves of the index agree. tf.diag"))
 
 

@@ -236,7 +236,8 @@ register(Op(
     doc="The axes in another order. tf.transpose"))
 register(Op(
     name="InvertPermutation", kind=Kind.SOURCE, inputs=("x",), infer=_same, symbolic=True,
-    gradient=NoGradient("an order of axes does not change with the elements"), reference=lambda call: _inverse(call.arrays[0]),
+    gradient=NoGradient("an order of axes does not change with the elements"),
+    reference=lambda call: _inverse(call.arrays[0]),
     lower=NotLowered("an order of axes is known when compiling"),
     samples=lambda: [Sample((typed(int32, 3),), arrays={0: np.array([2, 0, 1], np.int32)}, differentiable=False)],
     doc="The inverse of an order of axes. tf.invert_permutation"))
@@ -511,8 +512,8 @@ def _split_decompose(d: Decomposition) -> Sequence[Any]:
 
 
 register(Op(
-    name="Split", kind=Kind.MOVEMENT, inputs=("axis", "value"), static=_AXIS, attrs={"axis": None, "num_split": REQUIRED},
-    outputs=-1, infer=_split_infer, symbolic=True,
+    name="Split", kind=Kind.MOVEMENT, inputs=("axis", "value"), static=_AXIS,
+    attrs={"axis": None, "num_split": REQUIRED}, outputs=-1, infer=_split_infer, symbolic=True,
     gradient=lambda op, *grads: [b.op("ConcatV2", b.static_of(op, "axis"), *_filled(op, grads))],
     reference=lambda call: tuple(np.split(call.arrays[0], call.attrs["num_split"], int(call.attrs["axis"]))),
     lower=NotLowered("decomposed into Slices"), decompose=_split_decompose,

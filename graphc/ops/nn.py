@@ -1,7 +1,7 @@
 """Activations, softmax and the cross-entropies.
 
-Owns them.  Must not know layers or fusion.  Invariant: every gradient is stable where its forward op is: softmax and the
-cross-entropies subtract the row's maximum, and the losses keep their derivative as a second output.
+Owns them.  Must not know layers or fusion.  Invariant: every gradient is stable where its forward op is: softmax and
+the cross-entropies subtract the row's maximum, and the losses keep their derivative as a second output.
 """
 from __future__ import annotations
 
@@ -80,7 +80,8 @@ unary("Selu", FLOATS, lambda x: np.where(x < 0, SELU_SCALE_ALPHA * np.expm1(np.m
       lambda x, y, dy: b.op("SeluGrad", dy, y), "Elu scaled so that activations normalise themselves. tf.nn.selu")
 unary("Softplus", FLOATS, lambda x: np.logaddexp(x, 0), _softplus, lambda x, y, dy: b.op("SoftplusGrad", dy, x),
       "log(1 + exp(x)). tf.nn.softplus", ulp=8.0)
-unary("Softsign", FLOATS, lambda x: x / (1 + np.abs(x)), lambda x: prim("div", x, prim("add", prim("abs", x), _c(x, 1))),
+unary("Softsign", FLOATS, lambda x: x / (1 + np.abs(x)),
+      lambda x: prim("div", x, prim("add", prim("abs", x), _c(x, 1))),
       lambda x, y, dy: b.op("SoftsignGrad", dy, x), "x / (1 + |x|). tf.nn.softsign")
 
 
@@ -92,7 +93,7 @@ def _slope(name: str, allowed: tuple[Any, ...], reference: Callable[[np.ndarray,
         name=name, kind=Kind.ELEMENTWISE, inputs=("gradients", "features"),
         infer=lambda ctx: [PartialType(check_same_dtype(ctx, ctx.inputs, allowed),
                                        same_shapes(ctx, [t.shape for t in ctx.inputs], "the shapes must agree"))],
-        gradient=lambda op, dd: gradient(*op.inputs, dd), reference=lambda call: reference(*call.arrays),
+        gradient=lambda op, dd: gradient(op.inputs[0], op.inputs[1], dd), reference=lambda call: reference(*call.arrays),
         lower=Pointwise(scalar=lambda attrs, g, f: scalar(g, f)), doc=doc,
         samples=lambda: [Sample((typed(d, *s),) * 2, differentiable=d.is_floating, ulp=ulp)
                          for d in allowed for s in ((), (5, 7), (0, 2))]))
@@ -102,7 +103,8 @@ def _masked(name: str) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
     return lambda g, f, dd: (b.op(name, dd, f), b.zeros_like(f))
 
 
-_slope("ReluGrad", NUMBERS, lambda g, f: np.where(f > 0, g, np.zeros((), g.dtype)), lambda g, f: _positive(f, g, _c(g, 0)),
+_slope("ReluGrad", NUMBERS, lambda g, f: np.where(f > 0, g, np.zeros((), g.dtype)),
+       lambda g, f: _positive(f, g, _c(g, 0)),
        _masked("ReluGrad"), "gradient where the feature is above 0. TF op ReluGrad")
 _slope("Relu6Grad", NUMBERS, lambda g, f: np.where((f > 0) & (f < 6), g, np.zeros((), g.dtype)),
        lambda g, f: prim("select", prim("and", prim("lt", _c(f, 0), f), prim("lt", f, _c(f, 6))), g, _c(g, 0)),
@@ -156,7 +158,7 @@ _slope("SoftsignGrad", FLOATS, lambda g, f: g / np.square(1 + np.abs(f)), _softs
 
 
 def _leaky(name: str, inputs: tuple[str, ...], gradient: Callable[..., Sequence[Any]], doc: str) -> None:
-    """LeakyRelu(features), or LeakyReluGrad(gradients, features): a choice between 1 and alpha by the feature's sign."""
+    """Register LeakyRelu(features) or LeakyReluGrad(gradients, features): 1 or alpha, by the feature's sign."""
     def reference(call: Call) -> Any:
         g, f = call.arrays[0], call.arrays[-1]
         return np.where(f > 0, g, g * call.attrs["alpha"])
@@ -228,11 +230,13 @@ def _bias_decompose(d: Decomposition) -> Sequence[Any]:
 
 register(Op(
     name="BiasAdd", kind=Kind.ELEMENTWISE, inputs=("value", "bias"), attrs={"data_format": "NHWC"}, infer=_bias_infer,
-    gradient=_bias_gradient, reference=_bias_reference, lower=NotLowered("decomposed into Add"), decompose=_bias_decompose,
+    gradient=_bias_gradient, reference=_bias_reference, lower=NotLowered("decomposed into Add"),
+    decompose=_bias_decompose,
     samples=lambda: [Sample((typed(d, *s), typed(d, n)), {"data_format": f}, differentiable=d.is_floating)
                      for d in NUMBERS for s, n, f in (((5, 7), 7, "NHWC"), ((2, 3, 4, 5), 5, "NHWC"),
                                                      ((2, 3, 4, 5), 3, "NCHW"), ((0, 3), 3, "NHWC"))],
-    doc='A vector added along the channels: the last axis, or axis 1 where data_format begins with "NC". tf.nn.bias_add'))
+    doc='A vector added along the channels: the last axis, or axis 1 where data_format begins with "NC". '
+        'tf.nn.bias_add'))
 
 # -- softmax ----------------------------------------------------------------------------------------------------------
 
@@ -252,14 +256,14 @@ def _log_softmax_reference(x: np.ndarray) -> np.ndarray:
     if x.shape[-1] == 0:
         return x
     shifted = x - np.max(x, -1, keepdims=True)
-    return shifted - np.log(np.sum(np.exp(shifted), -1, keepdims=True))
+    return np.asarray(shifted - np.log(np.sum(np.exp(shifted), -1, keepdims=True)))
 
 
 def _softmax_reference(x: np.ndarray) -> np.ndarray:
     if x.shape[-1] == 0:
         return x
     e = np.exp(x - np.max(x, -1, keepdims=True))
-    return e / np.sum(e, -1, keepdims=True)
+    return np.asarray(e / np.sum(e, -1, keepdims=True))
 
 
 def _softmax_decompose(d: Decomposition) -> Sequence[Any]:
@@ -286,7 +290,8 @@ def _log_softmax_gradient(op: Any, dy: Any) -> Sequence[Any]:
 
 
 def _row_samples() -> list[Sample]:
-    return [Sample((typed(d, *s),), ulp=16.0, special=False) for d in FLOATS for s in ((7,), (5, 10), (2, 3, 17), (0, 4), (4, 1))]
+    shapes = ((7,), (5, 10), (2, 3, 17), (0, 4), (4, 1))
+    return [Sample((typed(d, *s),), ulp=16.0, special=False) for d in FLOATS for s in shapes]
 
 
 register(Op(
@@ -344,7 +349,8 @@ def _dense_gradient(op: Any, dloss: Any, dbackprop: Any) -> Sequence[Any]:
     """
     logits, labels = op.inputs
     backprop = op.outputs[1]
-    grad, to_labels = None, None
+    grad: Any = None
+    to_labels: Any = None
     if dloss is not None:
         column = b.op("ExpandDims", dloss, (-1,))
         grad = b.mul(column, backprop)
@@ -361,7 +367,8 @@ def _dense_gradient(op: Any, dloss: Any, dbackprop: Any) -> Sequence[Any]:
 
 def _dense_samples() -> list[Sample]:
     rng = np.random.default_rng(5)
-    return [Sample((typed(d, *s), typed(d, *t)), arrays={1: rng.dirichlet(np.ones(t[1]), t[0])}, ulp=16.0, special=False)
+    return [Sample((typed(d, *s), typed(d, *t)), arrays={1: rng.dirichlet(np.ones(t[1]), t[0])}, ulp=16.0,
+                   special=False)
             for d in FLOATS for s, t in (((5, 10), (5, 10)), ((1, 3), (1, 3)), ((0, 4), (0, 4)), ((5, 10), (1, 10)))]
 
 
@@ -370,8 +377,8 @@ register(Op(
     infer=_dense_infer, gradient=_dense_gradient, reference=_dense_reference,
     lower=NotLowered("decomposed into a row of ops"), decompose=_dense_decompose,
     samples=_dense_samples,
-    doc="Loss -sum(labels * log(softmax(features))) of each row, and its derivative softmax(features) - labels, for labels "
-        "that sum to 1. tf.nn.softmax_cross_entropy_with_logits"))
+    doc="Loss -sum(labels * log(softmax(features))) of each row, and its derivative softmax(features) - labels, for "
+        "labels that sum to 1. tf.nn.softmax_cross_entropy_with_logits"))
 
 
 def _sparse_infer(ctx: Inference) -> Sequence[PartialType]:
@@ -429,7 +436,8 @@ def _sparse_gradient(op: Any, dloss: Any, dbackprop: Any) -> Sequence[Any]:
 def _sparse_samples() -> list[Sample]:
     rng = np.random.default_rng(7)
     return [Sample((typed(d, *s), typed(t, s[0])), arrays={1: rng.integers(0, s[1], s[0]).astype(t.as_numpy_dtype)},
-                   ulp=16.0, special=False) for d in FLOATS for t in INDICES for s in ((5, 10), (1, 3), (0, 4), (17, 1))]
+                   ulp=16.0, special=False)
+            for d in FLOATS for t in INDICES for s in ((5, 10), (1, 3), (0, 4), (17, 1))]
 
 
 register(Op(

@@ -221,7 +221,8 @@ _SHAPES: tuple[tuple[int, ...], ...] = ((), (1,), (7,), (5, 33), (0, 2))
 def _register_pure(name: str, infer: Any, reference: Any, lower: Any, attrs: Mapping[str, Any], samples: Any,
                    doc: str, inputs: tuple[str, ...] = ("counter",)) -> None:
     register(Op(name=name, kind=Kind.LIBRARY if isinstance(lower, RoutineBody) else Kind.INDEXING, inputs=inputs,
-                attrs=attrs, infer=infer, gradient=_INTERNAL, reference=reference, lower=lower, samples=samples, doc=doc))
+                attrs=attrs, infer=infer, gradient=_INTERNAL, reference=reference, lower=lower, samples=samples,
+                doc=doc))
 
 
 def _advance_point(p: Point) -> Expr:
@@ -266,7 +267,7 @@ def _continuous(name: str, pure: str, values: Callable[[np.ndarray, int, DType],
     register(Op(
         name=name, kind=Kind.RANDOM, inputs=("shape", "counter"), static={0: "shape"}, stateful=True, outputs=2,
         attrs={"shape": None, "dtype": float32, "seed": 0, "seed2": 0}, infer=infer, gradient=_RANDOM,
-        reference=lambda call: (value(call), _next(call, _blocks(int(np.prod(concrete(call)))))),
+        reference=lambda call: (value(call), _next(call, int(_blocks(math.prod(concrete(call)))))),
         lower=NotLowered(f"decomposed into {pure}"), decompose=decompose,
         samples=lambda: samples({"seed": 1234, "seed2": 87654321}), doc=doc))
     _register_pure(pure, _filled_infer, value, lower, {"shape": (), "dtype": float32}, lambda: samples({}),
@@ -290,7 +291,8 @@ def _truncated_body(r: Routine) -> tuple[Stmt, ...]:
     value = Var(names["value"], wide)
     at = Var(names["at"], int64)
     fits = prim("lt", prim("abs", value), const(2, wide))
-    place, rest = [], at
+    place: list[Expr] = []
+    rest: Expr = at
     for n in reversed(out.shape[1:]):
         place.append(prim("floormod", rest, size_of(n)))
         rest = prim("floordiv", rest, size_of(n))
@@ -339,7 +341,7 @@ def _int_values(call: Call) -> np.ndarray:
     else:
         bits = _words(counter, count)
     drawn = (bits % span + np.uint64(int(low) & 0xFFFFFFFFFFFFFFFF)).astype(np.int64)
-    return drawn.astype(call.out_types[0].dtype.storage).reshape(shape)
+    return np.asarray(drawn.astype(call.out_types[0].dtype.storage).reshape(shape))
 
 
 def _int_point(p: Point) -> Expr:
@@ -370,13 +372,14 @@ def _int_decompose(d: Decomposition) -> Sequence[Any]:
 def _int_samples(seeds: Mapping[str, int]) -> list[Sample]:
     return [Sample((typed(d), typed(d), typed(uint64, 3)), {"shape": s, **seeds},
                    {0: np.asarray(low, d.as_numpy_dtype), 1: np.asarray(high, d.as_numpy_dtype), 2: _counter_sample()},
-                   differentiable=False) for d in _INTEGERS for s in _SHAPES for low, high in ((0, 10), (-2**31, 2**31 - 1))]
+                   differentiable=False)
+            for d in _INTEGERS for s in _SHAPES for low, high in ((0, 10), (-2**31, 2**31 - 1))]
 
 
 register(Op(
     name="RandomUniformInt", kind=Kind.RANDOM, inputs=("shape", "minval", "maxval", "counter"), static={0: "shape"},
     stateful=True, outputs=2, attrs={"shape": None, "seed": 0, "seed2": 0}, infer=_int_infer, gradient=_RANDOM,
-    reference=lambda call: (_int_values(call), _next(call, _blocks(int(np.prod(concrete(call)))))),
+    reference=lambda call: (_int_values(call), _next(call, int(_blocks(math.prod(concrete(call)))))),
     lower=NotLowered("decomposed into PhiloxInt"), decompose=_int_decompose,
     samples=lambda: _int_samples({"seed": 1234, "seed2": 87654321}),
     doc="Integers uniform in [minval, maxval). tf.random_uniform"))
@@ -411,8 +414,10 @@ def _permutation_body(r: Routine) -> tuple[Stmt, ...]:
 
 
 _register_pure("PhiloxPermutation", lambda ctx: [PartialType(int64, (ctx.attrs["size"],))],
-               lambda call: _permutation_values(call.arrays[0], int(call.attrs["size"])), RoutineBody(_permutation_body),
-               {"size": 0}, lambda: [Sample((typed(uint64, 3),), {"size": n}, {0: _counter_sample()}, differentiable=False)
+               lambda call: _permutation_values(call.arrays[0], int(call.attrs["size"])),
+               RoutineBody(_permutation_body),
+               {"size": 0}, lambda: [Sample((typed(uint64, 3),), {"size": n}, {0: _counter_sample()},
+                                            differentiable=False)
                                      for n in (0, 1, 2, 37)],
                "A random order of the first `size` integers")
 
@@ -430,7 +435,7 @@ def _shuffle_infer(ctx: Inference) -> Sequence[PartialType]:
 
 def _shuffle_reference(call: Call) -> Any:
     value, counter = call.arrays
-    return value[_permutation_values(counter, len(value))], _next(call, int(_shuffle_blocks(len(value))))  # type: ignore
+    return value[_permutation_values(counter, len(value))], _next(call, int(_shuffle_blocks(len(value))))
 
 
 def _shuffle_decompose(d: Decomposition) -> Sequence[Any]:
@@ -478,14 +483,15 @@ def _categorical_values(call: Call) -> np.ndarray:
     top = np.max(np.where(finite, logits, -np.inf), 1, keepdims=True)
     running = np.cumsum(np.where(finite, np.exp(logits - top), 0), 1)
     found = running[:, None, :] <= (drawn * running[:, -1:])[..., None]
-    return np.minimum(found.sum(-1), logits.shape[1] - 1)
+    return np.asarray(np.minimum(found.sum(-1), logits.shape[1] - 1))
 
 
 def _categorical_body(r: Routine) -> tuple[Stmt, ...]:
     """Per row: the running sum of exp(logit - max) in a row of scratch, then its place for each drawn number."""
     rows, classes = r.in_types[0].shape
     count, dtype = r.attrs["num_samples"], r.out_types[0].dtype
-    b, j, k, c, s, q, top, run, sums, found = (r.fresh(x) for x in ("b", "j", "k", "c", "s", "q", "top", "run", "sums", "n"))
+    b, j, k, c, s, q, top, run, sums, found = (r.fresh(x) for x in ("b", "j", "k", "c", "s", "q", "top", "run", "sums",
+                                                                    "n"))
 
     def logit(axis: str) -> Expr:
         return cast(widen(Load(r.input(0), (Axis(b), Axis(axis)), r.in_types[0].dtype)), float64)
@@ -521,7 +527,8 @@ def _multinomial_decompose(d: Decomposition) -> Sequence[Any]:
 def _multinomial_samples(seeds: Mapping[str, int]) -> list[Sample]:
     return [Sample((typed(d, *s), typed(uint64, 3)), {"num_samples": n, "output_dtype": t, **seeds},
                    {1: _counter_sample()}, special=False, differentiable=False)
-            for d in (float32, float64) for t in (int32, int64) for s, n in (((3, 5), 7), ((1, 1), 2), ((0, 4), 3), ((2, 6), 0))]
+            for d in (float32, float64) for t in (int32, int64)
+            for s, n in (((3, 5), 7), ((1, 1), 2), ((0, 4), 3), ((2, 6), 0))]
 
 
 register(Op(

@@ -1,7 +1,7 @@
 """Ops that combine the elements along axes: sum, mean, max, any, argmax ...
 
-Owns their rows.  Must not know fusion.  Invariant: in the IR `axis` is a sorted tuple of axes counted from the front; an
-empty range gives the combiner's identity, and float16 and bfloat16 are combined in float32.
+Owns their rows.  Must not know fusion.  Invariant: in the IR `axis` is a sorted tuple of axes counted from the front;
+an empty range gives the combiner's identity, and float16 and bfloat16 are combined in float32.
 """
 from __future__ import annotations
 
@@ -88,7 +88,8 @@ def _reduction(name: str, allowed: Group, reference: Callable[..., Any], lower: 
 
     def samples() -> list[Sample]:
         return [Sample((typed(d, *shape),), {"axis": axis, "keepdims": keep}, domain=domain, ulp=16.0,
-                       differentiable=d.is_floating and 0 not in shape) for d in allowed for shape, axis, keep in _CASES]
+                       differentiable=d.is_floating and 0 not in shape)
+                for d in allowed for shape, axis, keep in _CASES]
 
     register(Op(name=name, kind=Kind.REDUCTION, inputs=("input", "reduction_indices"), static={1: "axis"},
                 attrs={"axis": None, "keepdims": False}, infer=_infer(allowed), gradient=gradient, reference=run,
@@ -117,7 +118,7 @@ def _sum_gradient(op: Any, dy: Any) -> Sequence[Any]:
 
 
 def _count(op: Any, dtype: Any) -> Any:
-    """Number of elements combined into one, as a scalar: the quotient of sizes, or a number where the shapes are known."""
+    """Number of elements combined into one: the quotient of sizes, or a number where the shapes are known."""
     x, y = b.static_shape(op.inputs[0]), b.static_shape(op.outputs[0])
     if x is not None and y is not None and 0 not in y:
         return int(np.prod(x, dtype=np.int64) // np.prod(y, dtype=np.int64))
@@ -199,14 +200,15 @@ def _total(combine: Any) -> Callable[[np.ndarray, tuple[int, ...], bool], Any]:
 
 
 _LOGIC = NoGradient("the result is bool")
-_reduction("Sum", NUMBERS, _total(np.sum), Reducing("sum"), _sum_gradient, "Sum over axes. tf.reduce_sum", symbolic=True)
+_reduction("Sum", NUMBERS, _total(np.sum), Reducing("sum"), _sum_gradient, "Sum over axes. tf.reduce_sum",
+           symbolic=True)
 _reduction("Mean", NUMBERS, _mean_reference, Reducing("sum", finish=_divide_by_count), _mean_gradient,
            "Mean over axes; of integers, rounded towards zero. tf.reduce_mean")
 _reduction("Prod", NUMBERS, _total(np.prod), Reducing("prod"), _prod_gradient, "Product over axes. tf.reduce_prod",
            symbolic=True, domain=(0.5, 1.5))
-_reduction("Max", NUMBERS, lambda x, axes, keepdims: np.max(x, axis=axes, keepdims=keepdims, initial=_identity(x, True)),
+_reduction("Max", NUMBERS, lambda x, axes, keepdims: np.max(x, axes, keepdims=keepdims, initial=_identity(x, True)),
            Reducing("max"), _extreme_gradient, "Largest element over axes; NaN where there is one. tf.reduce_max")
-_reduction("Min", NUMBERS, lambda x, axes, keepdims: np.min(x, axis=axes, keepdims=keepdims, initial=_identity(x, False)),
+_reduction("Min", NUMBERS, lambda x, axes, keepdims: np.min(x, axes, keepdims=keepdims, initial=_identity(x, False)),
            Reducing("min"), _extreme_gradient, "Smallest element over axes; NaN where there is one. tf.reduce_min")
 _reduction("Any", BOOLS, _total(np.any), Reducing("any"), _LOGIC, "Whether any element holds. tf.reduce_any")
 _reduction("All", BOOLS, _total(np.all), Reducing("all"), _LOGIC, "Whether all elements hold. tf.reduce_all")
@@ -239,7 +241,8 @@ def _arg(name: str, reference: Any, combiner: str, doc: str) -> None:
         gradient=NoGradient("an index does not change with the elements"), reference=run, lower=Reducing(combiner),
         canonical=_canonical, doc=doc,
         samples=lambda: [Sample((typed(d, *s),), {"axis": (a,), "output_type": t}, differentiable=False)
-                         for d in NUMBERS for s, a, t in (((7,), 0, int64), ((5, 7), 1, int32), ((2, 3, 17), 1, int64))]))
+                         for d in NUMBERS
+                         for s, a, t in (((7,), 0, int64), ((5, 7), 1, int32), ((2, 3, 17), 1, int64))]))
 
 
 _arg("ArgMax", np.argmax, "argmax", "Index of the first largest element along an axis. tf.argmax")
@@ -285,7 +288,8 @@ register(Op(
     decompose=_sum_to_shape_decompose,
     samples=lambda: [Sample((typed(d, *x),), {"shape": s}, ulp=16.0, differentiable=d.is_floating)
                      for d in (float32, float64, int32)
-                     for x, s in (((5, 7), (7,)), ((5, 7), (5, 1)), ((2, 3, 4), (1, 4)), ((3, 4), (3, 4)), ((3, 4), ()))],
+                     for x, s in (((5, 7), (7,)), ((5, 7), (5, 1)), ((2, 3, 4), (1, 4)), ((3, 4), (3, 4)),
+                                  ((3, 4), ()))],
     doc="Sum over the axes along which a tensor of `shape` would be broadcast to the input's: what broadcasting's "
         "gradient is"))
 

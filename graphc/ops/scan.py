@@ -59,7 +59,8 @@ def _reference(run: Any, first: int) -> Any:
 
 
 def _sum_gradient(op: Any, dy: Any) -> Sequence[Any]:
-    return [b.op("Cumsum", dy, b.static_of(op, "axis"), exclusive=op.attrs["exclusive"], reverse=not op.attrs["reverse"])]
+    return [b.op("Cumsum", dy, b.static_of(op, "axis"), exclusive=op.attrs["exclusive"],
+                 reverse=not op.attrs["reverse"])]
 
 
 def _prod_gradient(op: Any, dy: Any) -> Sequence[Any]:
@@ -75,7 +76,8 @@ def _samples(domain: tuple[float, float]) -> Any:
     def samples() -> list[Sample]:
         return [Sample((typed(d, *s),), {"axis": a, "exclusive": e, "reverse": r}, domain=domain, ulp=32.0,
                        differentiable=d.is_floating)
-                for d in (float32, float64, int32, int64) for s, a in (((7,), 0), ((5, 7), 1), ((2, 3, 4), -3), ((0, 3), 0))
+                for d in (float32, float64, int32, int64)
+                for s, a in (((7,), 0), ((5, 7), 1), ((2, 3, 4), -3), ((0, 3), 0))
                 for e in (False, True) for r in (False, True)]
     return samples
 

@@ -1,7 +1,7 @@
 """Ops that take or place a block of a tensor: slice, strided_slice, pad, reverse.
 
-Owns them.  Must not know fusion.  Invariant: two ops do the work, Slice (with steps) and SliceGrad (its transpose, which
-places a block into zeros); the others decompose into them, so they fuse alike.
+Owns them.  Must not know fusion.  Invariant: two ops do the work, Slice (with steps) and SliceGrad (its transpose,
+which places a block into zeros); the others decompose into them, so they fuse alike.
 """
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _slice_canonical(attrs: Mapping[str, Any], types: Sequence[TensorType]) -> M
 def _steps(begin: Sequence[Size], size: Sequence[Size], strides: Any) -> tuple[slice, ...]:
     out = []
     for a, n, step in zip(begin, size, strides or (1,) * len(begin), strict=True):
-        first, count = int(a), int(n)  # type: ignore[arg-type]
+        first, count = int(a), int(n)
         stop = first + count * step
         out.append(slice(first, None if stop < 0 else stop, step) if count else slice(0, 0))
     return tuple(out)
@@ -127,7 +127,8 @@ def _slice_gradient(op: Any, dy: Any) -> Sequence[Any]:
 
 
 _SLICES: tuple[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]], ...] = (
-    ((7,), (2,), (3,), ()), ((5, 7), (0, 1), (-1, 4), ()), ((5, 7), (1, 6), (2, 4), (2, -2)), ((5, 7), (2, 0), (0, 7), ()),
+    ((7,), (2,), (3,), ()), ((5, 7), (0, 1), (-1, 4), ()), ((5, 7), (1, 6), (2, 4), (2, -2)),
+    ((5, 7), (2, 0), (0, 7), ()),
     ((), (), (), ()), ((2, 3, 17), (1, 0, 16), (1, 3, 17), (1, 1, -1)))
 
 register(Op(
@@ -136,8 +137,8 @@ register(Op(
     reference=_slice_reference, lower=Pointwise(point=_slice_point), canonical=_slice_canonical,
     samples=lambda: [Sample((typed(d, *s),), {"begin": a, "size": n, "strides": k}, differentiable=d.is_floating)
                      for d in (float32, int32) for s, a, n, k in _SLICES],
-    doc="The block of `size` elements from `begin` (a size of -1: the rest); strides, where given, are the steps of each "
-        "axis and may be negative. tf.slice"))
+    doc="The block of `size` elements from `begin` (a size of -1: the rest); strides, where given, are the steps of "
+        "each axis and may be negative. tf.slice"))
 
 _PLACE = {1: "shape", 2: "begin"}
 
@@ -182,7 +183,8 @@ register(Op(
     lower=Pointwise(point=_place_point),
     samples=lambda: [Sample((typed(d, *y),), {"shape": s, "begin": a, "strides": k}, differentiable=d.is_floating)
                      for d in (float32, int32) for y, s, a, k in
-                     (((3,), (7,), (2,), ()), ((2, 4), (5, 7), (1, 6), (2, -2)), ((), (), (), ()), ((0, 7), (5, 7), (2, 0), ()))],
+                     (((3,), (7,), (2,), ()), ((2, 4), (5, 7), (1, 6), (2, -2)), ((), (), (), ()),
+                      ((0, 7), (5, 7), (2, 0), ()))],
     doc="Zeros of `shape` with dy placed at begin + strides * k: the transpose of Slice"))
 
 # -- strided slices ---------------------------------------------------------------------------------------------------
@@ -209,7 +211,8 @@ def _spread(attrs: Mapping[str, Any], count: int, rank: int) -> list[tuple[str, 
     masks = {m: int(attrs[m]) for m in _MASKS}
     after_ellipsis = False
     steps: list[tuple[str, int]] = []
-    taken = sum(1 for i in range(count) if not (masks["ellipsis_mask"] >> i & 1) and not (masks["new_axis_mask"] >> i & 1))
+    taken = sum(1 for i in range(count) if not (masks["ellipsis_mask"] >> i & 1)
+                and not (masks["new_axis_mask"] >> i & 1))
     for i in range(count):
         if masks["ellipsis_mask"] >> i & 1:
             steps += [("all", -1)] * max(rank - taken, 0)
@@ -342,7 +345,8 @@ def _strided_gradient(op: Any, dy: Any) -> Sequence[Any]:
 _STRIDED_CASES: tuple[tuple[tuple[int, ...], dict[str, Any]], ...] = (
     ((7,), {"begin": (1,), "end": (5,), "strides": (2,)}),
     ((7,), {"begin": (-1,), "end": (0,), "strides": (-2,), "end_mask": 1}),
-    ((5, 7), {"begin": (3, 0), "end": (4, 0), "strides": (1, 1), "shrink_axis_mask": 1, "begin_mask": 2, "end_mask": 2}),
+    ((5, 7), {"begin": (3, 0), "end": (4, 0), "strides": (1, 1), "shrink_axis_mask": 1, "begin_mask": 2,
+              "end_mask": 2}),
     ((5, 7), {"begin": (0, 0, -2), "end": (0, 0, 99), "strides": (1, 1, 1), "new_axis_mask": 1, "ellipsis_mask": 2}),
     ((2, 3, 17), {"begin": (-1, 0), "end": (0, 0), "strides": (1, 1), "shrink_axis_mask": 1, "ellipsis_mask": 2}),
     ((4,), {"begin": (3,), "end": (1,), "strides": (1,)}),
@@ -355,8 +359,8 @@ register(Op(
     lower=NotLowered("decomposed into Slice and Reshape"), decompose=_strided_decompose,
     samples=lambda: [Sample((typed(d, *s),), dict(a), differentiable=d.is_floating)
                      for d in (float32, int32, bool_) for s, a in _STRIDED_CASES],
-    doc="x[begin:end:strides, ...] with Python's meaning; bit i of a mask speaks of entry i: begin_mask and end_mask leave "
-        "the bound out, ellipsis_mask is ..., new_axis_mask adds an axis, shrink_axis_mask takes one element. "
+    doc="x[begin:end:strides, ...] with Python's meaning; bit i of a mask speaks of entry i: begin_mask and end_mask "
+        "leave the bound out, ellipsis_mask is ..., new_axis_mask adds an axis, shrink_axis_mask takes one element. "
         "tf.strided_slice"))
 
 _STRIDED_GRAD = {0: "shape", 1: "begin", 2: "end", 3: "strides"}
@@ -382,7 +386,7 @@ def _strided_grad_reference(call: Call) -> Any:
     (dy,) = call.arrays
     out = np.zeros(concrete(call), dy.dtype)
     r = _resolved(call.attrs, call.out_types[0].shape)
-    sizes = [int(n) for n in r.size]  # type: ignore[arg-type]
+    sizes = [int(n) for n in r.size]
     out[_steps(r.begin, sizes, r.strides)] = dy.reshape(sizes)
     return out
 
@@ -400,7 +404,8 @@ def _strided_grad_samples() -> list[Sample]:
 
 
 register(Op(
-    name="StridedSliceGrad", kind=Kind.MOVEMENT, inputs=("shape", "begin", "end", "strides", "dy"), static=_STRIDED_GRAD,
+    name="StridedSliceGrad", kind=Kind.MOVEMENT, inputs=("shape", "begin", "end", "strides", "dy"),
+    static=_STRIDED_GRAD,
     attrs={"shape": None} | _STRIDED_ATTRS, infer=_strided_grad_infer, gradient=_strided_grad_gradient,
     reference=_strided_grad_reference, lower=NotLowered("decomposed into Reshape and SliceGrad"),
     decompose=_strided_grad_decompose, samples=_strided_grad_samples,
@@ -478,7 +483,8 @@ def _pad_gradient(op: Any, dy: Any) -> Sequence[Any]:
 
 
 _PADS: tuple[tuple[tuple[int, ...], tuple[tuple[int, int], ...]], ...] = (
-    ((), ()), ((4,), ((1, 2),)), ((5, 7), ((0, 0), (3, 0))), ((2, 3, 4), ((1, 1), (0, 2), (2, 0))), ((0, 2), ((1, 0), (0, 1))))
+    ((), ()), ((4,), ((1, 2),)), ((5, 7), ((0, 0), (3, 0))), ((2, 3, 4), ((1, 1), (0, 2), (2, 0))),
+    ((0, 2), ((1, 0), (0, 1))))
 
 register(Op(
     name="Pad", kind=Kind.MOVEMENT, inputs=("input", "paddings"), static=_PADDINGS, attrs={"paddings": None},

@@ -243,7 +243,7 @@ def _range_reference(call: Call) -> np.ndarray:
     (n,) = concrete(call)
     if isinstance(start, Dim):
         return size_array([start + i * delta for i in range(n)])
-    return start + np.arange(n) * delta
+    return np.asarray(start + np.arange(n) * delta)
 
 
 def _range_point(p: Point) -> Expr:

@@ -58,9 +58,10 @@ def _erfc(x: Expr) -> Expr:
     t = prim("div", _c(2), prim("add", _c(2), a))
     y = prim("fma", t, _c(2), _c(-1))
     twice = prim("add", y, y)
-    first, second = _c(0), _c(0)
+    first: Expr = _c(0)
+    second: Expr = _c(0)
     for k in _ERFC[:0:-1]:  # Clenshaw
-        first, second = prim("sub", prim("fma", twice, first, _c(k)), second), first  # type: ignore[assignment]
+        first, second = prim("sub", prim("fma", twice, first, _c(k)), second), first
     power = prim("sub", prim("fma", y, first, _c(_ERFC[0])), second)
     square = prim("mul", a, a)
     lost = prim("fma", a, a, prim("neg", square))

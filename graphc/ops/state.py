@@ -1,7 +1,7 @@
 """Variables: what reads and writes them.
 
-Owns the state ops.  Must not know sessions or memory.  Invariant: extract turns each into values: `decompose` of a read or
-write, given the variable's present content as input 0, gives (output, new content).
+Owns the state ops.  Must not know sessions or memory.  Invariant: extract turns each into values: `decompose` of a
+read or write, given the variable's present content as input 0, gives (output, new content).
 """
 from __future__ import annotations
 
@@ -83,7 +83,8 @@ def _assigning(name: str, new: Callable[[Decomposition], Any], reference: Callab
         return [value, value]
 
     register(Op(
-        name=name, kind=Kind.STATE, inputs=("ref", "value"), attrs={"validate_shape": True}, infer=infer, gradient=_WRITE,
+        name=name, kind=Kind.STATE, inputs=("ref", "value"), attrs={"validate_shape": True}, infer=infer,
+        gradient=_WRITE,
         reference=reference, lower=_GONE, decompose=decompose, stateful=True, doc=doc,
         samples=lambda: [Sample((typed(float32, 5, 7),) * 2, differentiable=False)]))
 
@@ -106,7 +107,8 @@ def _rows_infer(ctx: Inference) -> Sequence[PartialType]:
         if not ref.shape:
             raise ctx.fail("a scalar variable has no rows")
         want = indices.shape + ref.shape[1:]
-        message = f"updates of shape {show(updates.shape)} are not rows {show(want)} of a variable of shape {show(ref.shape)}"
+        message = (f"updates of shape {show(updates.shape)} are not rows {show(want)} of a variable of shape "
+                   f"{show(ref.shape)}")
         same_shapes(ctx, (updates.shape, want), message)
     return [PartialType(ref.dtype, ref.shape)]
 
@@ -122,7 +124,8 @@ def _scatter(name: str, tensor_op: str, doc: str) -> None:
         reference=_no_value, lower=_GONE, decompose=decompose, stateful=True, samples=list, doc=doc))
 
 
-_scatter("ScatterUpdate", "TensorScatterUpdate", "Replace rows of a variable, the last of several winning. tf.scatter_update")
+_scatter("ScatterUpdate", "TensorScatterUpdate", "Replace rows of a variable, the last of several winning. "
+                                                 "tf.scatter_update")
 _scatter("ScatterAdd", "TensorScatterAdd", "Add to rows of a variable, duplicates summed. tf.scatter_add")
 _scatter("ScatterSub", "TensorScatterSub", "Subtract from rows of a variable, duplicates summed. tf.scatter_sub")
 

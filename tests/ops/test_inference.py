@@ -27,7 +27,8 @@ def test_entry_is_complete(op: Op) -> None:
 
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
 def test_has_samples(op: Op) -> None:
-    without = {"Placeholder", "VariableV2", "IsVariableInitialized", "ScatterUpdate", "ScatterAdd", "ScatterSub", "NoOp"}
+    without = {"Placeholder", "VariableV2", "IsVariableInitialized", "ScatterUpdate", "ScatterAdd", "ScatterSub",
+               "NoOp"}
     assert (op.name in without) == (not list(op.samples()))
 
 
