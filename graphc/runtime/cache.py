@@ -31,6 +31,8 @@ from pathlib import Path
 
 import numpy as np
 
+from graphc.runtime.forks import tell_of_forks
+
 KINDS = ("kernel", "program", "driver", "sources")
 SIZE_LIMIT = 1 << 30     # bytes in the folder
 MEMORY_LIMIT = 64 << 20  # bytes kept by this process
@@ -63,6 +65,11 @@ class Cache:
         self._memory: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         self._held = 0
         self._writes = 0
+        self._lock = threading.Lock()
+        tell_of_forks(self)
+
+    def after_fork(self) -> None:
+        """Renew the lock: the thread that held it may not exist here."""
         self._lock = threading.Lock()
 
     def get(self, kind: str, key: str) -> bytes | None:

@@ -28,7 +28,7 @@ from graphc.runtime.program import Program
 from graphc.runtime.variables import Variables
 
 FRAME_KEYS = 16                   # sets of sizes whose frames are kept
-FRAME_BYTES = 1 << 30             # memory that idle frames may hold, the newest apart
+FRAME_BYTES = 1 << 28             # memory that idle frames may hold, the newest apart
 
 Array = np.ndarray[Any, Any]
 Runner = Callable[..., tuple[Any, ...]]

@@ -6,8 +6,9 @@ functions of pool.py; knows nothing of plans.  Invariant: a pool's address stays
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Callable
+
+from graphc.runtime.forks import tell_of_forks
 
 OVERSUBSCRIPTION_LIMIT = 8  # threads that may be asked for even where there are fewer CPUs (tests)
 
@@ -32,9 +33,7 @@ class Pools:
                  stop: Callable[[int], None]) -> None:
         self._new, self._forget, self._stop = new, forget, stop
         self._pools: dict[int, int] = {}
-        if hasattr(os, "register_at_fork"):
-            this = weakref.ref(self)
-            os.register_at_fork(after_in_child=lambda: _forget_all(this()))
+        tell_of_forks(self)
 
     def of(self, threads: int) -> tuple[int, int]:
         """Return (address of a pool, its number of threads): `threads`, bounded by the CPUs of this
@@ -53,12 +52,7 @@ class Pools:
         for pool in self._pools.values():
             self._stop(pool)
 
-    def forget(self) -> None:
+    def after_fork(self) -> None:
         """Forget all workers: in the child of a fork they do not exist."""
         for pool in self._pools.values():
             self._forget(pool)
-
-
-def _forget_all(pools: Pools | None) -> None:
-    if pools is not None:
-        pools.forget()

@@ -15,6 +15,7 @@ import numpy as np
 
 from graphc import dtypes
 from graphc.dtypes import DType
+from graphc.runtime.forks import tell_of_forks
 from graphc.runtime.memory import address, aligned_empty
 
 Shape = tuple[int, ...]
@@ -38,6 +39,11 @@ class Variables:
     def __init__(self) -> None:
         self.generation = 1
         self._variables: dict[str, _Variable] = {}
+        self._lock = threading.Lock()
+        tell_of_forks(self)
+
+    def after_fork(self) -> None:
+        """Renew the lock: the thread that held it may not exist here."""
         self._lock = threading.Lock()
 
     def declare(self, name: str, dtype: DType, shape: Shape) -> int:
