@@ -36,6 +36,13 @@ RULES: tuple[Rule, ...] = (
     Rule("Log1p(Neg(Sigmoid(x)))", "Neg(Softplus(x))", ROUNDING, on="float", given=_PLAIN),
     Rule("Sqrt(Square(x))", "Abs(x)", ROUNDING, on="float", given=_PLAIN),
     Rule("Log(Exp(x))", "x", FINITE, on="float", given=_PLAIN),
+    # Gradients of log(softmax(x)) and log(sigmoid(x)), as they come where the logarithm is the user's: the division by
+    # a probability that may underflow meets the product with it.
+    Rule("Mul(RealDiv(g, Softmax(x)), Softmax(x))", "g", ROUNDING, on="float", given=_PLAIN),
+    Rule("Mul(Sub(RealDiv(g, Softmax(x)), s), Softmax(x))", "Sub(g, Mul(s, Softmax(x)))", ROUNDING, on="float",
+         given=_PLAIN),
+    Rule("Mul(RealDiv(g, Sigmoid(x)), Mul(Sigmoid(x), y))", "Mul(g, y)", ROUNDING, on="float", given=_PLAIN),
+    Rule("Mul(Neg(RealDiv(g, Sigmoid(x))), Mul(Sigmoid(x), y))", "Neg(Mul(g, y))", ROUNDING, on="float", given=_PLAIN),
 )
 
 TABLE = index(RULES)

@@ -16,6 +16,7 @@ from graphc.ir.function import Function
 from graphc.ir.text import show
 from graphc.ir.verify import verify
 from graphc.ops import build as b
+from graphc.passes import extract as extraction
 from graphc.passes.effects import merge
 from graphc.passes.extract import extract, states_read
 
@@ -337,3 +338,29 @@ def test_a_question_that_only_the_session_can_answer_is_refused() -> None:
     with pytest.raises(GraphError, match="the session feeds the answer"):
         extract([asked])
     assert run(extract([asked], [asked]), [True])[0] == [True]
+
+
+def test_twice_the_operations_take_twice_the_visits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def visits(length: int) -> int:
+        """How often an operation's inputs are looked at while a chain of writes and reads is extracted."""
+        with Graph().as_default() as made:
+            v = variable(2)
+            y = b.op("ReadVariable", v)
+            for _ in range(length // 4):
+                with made.control_dependencies([b.op("AssignAdd", v, b.op("Neg", y))]):
+                    y = b.op("Add", b.op("ReadVariable", v), y)
+            count = 0
+            real = extraction._parents
+
+            def counted(*args: Any) -> Any:
+                nonlocal count
+                count += 1
+                return real(*args)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(extraction, "_parents", counted)
+                verify(extract([y]))
+            return count
+
+    once, twice = visits(400), visits(800)
+    assert once >= 400 and twice < 2.2 * once
