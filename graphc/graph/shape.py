@@ -44,7 +44,10 @@ class Dimension:
         return as_dimension(other) if self.value is None else self
 
     def _apply(self, other: Any, function: Any) -> Dimension:
-        other = as_dimension(other)
+        try:
+            other = as_dimension(other)
+        except TypeError:
+            return NotImplemented
         if self.value is None or other.value is None:
             return Dimension(None)
         return Dimension(function(self.value, other.value))
