@@ -291,10 +291,9 @@ def _product(value: Value, node: Node) -> Unit:
     summed = product.letters("k")
     total = dim.product(product.sizes[c] for c in out + summed)
     narrow = not product.letters("m") or not product.letters("n")
-    is_reduction = narrow or (isinstance(total, int) and total <= TINY)
+    is_reduction = narrow or not summed or (isinstance(total, int) and total <= TINY)
     if is_reduction and not summed:  # a loop of one step
-        summed = next(c for c in product.a + product.b if c not in product.out) if set(
-            product.a + product.b) - set(product.out) else ""
+        summed = "".join(c for c in product.a + product.b if c not in product.out)[:1]
     domain = out + summed
     number = {c: i for i, c in enumerate(domain)}
 
@@ -304,8 +303,9 @@ def _product(value: Value, node: Node) -> Unit:
     inputs = tuple(at(letters, v.tensor.shape) for v, letters in zip(node.inputs, (product.a, product.b), strict=True))
     reads = tuple(_read(v, places, not is_reduction) for v, places in zip(node.inputs, inputs, strict=True))
     labels = tuple(UNIT if product.sizes[c] == 1 else number[c] for c in product.out)
-    return Unit(value, "reduce" if is_reduction else "contract", tuple(product.sizes[c] for c in domain), len(out), labels,
-                reads, 3, 2.0, inputs)
+    kind = "map" if not summed else "reduce" if is_reduction else "contract"
+    return Unit(value, kind, tuple(product.sizes[c] for c in domain), len(out), labels, reads, 3, 2.0,
+                inputs if summed else ())
 
 
 def accumulator(dtype: DType) -> DType:

@@ -17,8 +17,8 @@ from graphc.ir.function import Function, Node, Value
 from graphc.kernel import walk
 from graphc.kernel.ir import Axis, Const, Expr, Guard, Load, Param, Site, Var, const
 from graphc.kernel.primitives import cast, prim
-from graphc.ops.base import Pointwise, Reducing, View, widen
-from graphc.passes.access import UNIT, Labels, literal
+from graphc.ops.base import Contracting, Pointwise, Reducing, View, widen
+from graphc.passes.access import UNIT, Labels, literal, product_of
 from graphc.passes.indices import ZERO, reshaped
 
 Index: TypeAlias = tuple[Expr, ...]
@@ -120,6 +120,11 @@ class Emission:
                 source = node.inputs[0]
                 moved = reshaped(at, value.tensor.shape, source.tensor.shape, self.extents)
                 return [(source, self._intern_all(moved))]
+            case Contracting():  # an outer product: nothing is summed
+                product = product_of(node)
+                at_letter = dict(zip(product.out, at, strict=True))
+                return [(v, tuple(ZERO if n == 1 else at_letter[c] for c, n in zip(letters, v.tensor.shape, strict=True)))
+                        for v, letters in zip(node.inputs, (product.a, product.b), strict=True)]
             case _:
                 return None
 
@@ -140,6 +145,8 @@ class Emission:
             lower = node.op.lower
             if isinstance(lower, View):
                 return elements[0]
+            if isinstance(lower, Contracting):
+                return cast(prim("mul", *map(widen, elements)), value.tensor.dtype)
             assert isinstance(lower, Pointwise) and lower.scalar is not None
             return cast(lower.scalar(node.attrs, *map(widen, elements)), value.tensor.dtype)
         if not isinstance(node.op.lower, Pointwise) or node.op.lower.point is None:

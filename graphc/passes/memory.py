@@ -18,6 +18,7 @@ from graphc.kernel.plan import Binding, Branch, Buffer, Call, Check, Copy, Loop,
 from graphc.kernel.plan import Step as PlanStep
 from graphc.kernel.text import format_kernel
 from graphc.passes.access import estimate
+from graphc.passes.bounds import at_least
 from graphc.passes.extract import states_read
 from graphc.passes.steps import Cell, Choose, Launch, Move, Range, Repeat, Step, Steps, Timeline
 
@@ -100,43 +101,6 @@ def _written_over(timeline: Timeline, cell: Cell, tenant: Cell, position: int) -
         not r.writes and (names[writes[0].argument], names[r.argument]) in kernel.aliases for r in reads)
 
 
-def at_least(a: Size, b: Size) -> bool:
-    """Return whether a >= b is known, whatever the symbols are."""
-    return never_negative(a - b)
-
-
-def never_negative(size: Size, depth: int = 4) -> bool:
-    """Return whether `size` >= 0 is known, whatever the symbols are.
-
-    max(x, y) is at least either, min(x, y) at most either; x // c lies between (x - c + 1) / c and x / c.
-    """
-    if isinstance(size, int):
-        return size >= 0
-    if all(c >= 0 for _, c in size.terms):
-        return True
-    if depth == 0:
-        return False
-    for monomial, coefficient in size.terms:
-        for atom in monomial:
-            if atom.op not in ("max", "min", "//"):
-                continue
-            rest = list(monomial)
-            rest.remove(atom)
-            factor: Size = coefficient * dim.product(dim.Dim((((a,), 1),)) for a in rest)
-            whole = size - factor * dim.Dim((((atom,), 1),))
-            x, y = atom.args
-            if atom.op == "//":
-                if not isinstance(y, int) or y <= 0:
-                    continue
-                bound = x - (y - 1) if coefficient > 0 else x
-                if never_negative(whole * y + factor * bound, depth - 1):
-                    return True
-            elif (atom.op == "max") == (coefficient > 0) and any(
-                    never_negative(whole + factor * b, depth - 1) for b in (x, y)):
-                return True
-    return False
-
-
 # ---------------------------------------------------------------------------------------------
 # The plan.
 
@@ -199,16 +163,17 @@ class _Writer:
         return self.kernels[text]
 
     def buffer(self, cell: Cell) -> int:
-        """The number of the buffer that a cell is; a slice has one of its own, which its loop moves."""
+        """The number of the buffer that a cell is a view of.  Each temporary, and each slice, which its loop moves, has
+        a buffer of its own, so that a buffer's number tells values apart."""
         root = cell.root
         match root.role:
             case "temp":
-                made = Buffer(cell.dtype, cell.shape, "temp", offset=self.offsets[root])
+                made = Buffer(root.dtype, root.shape, "temp", offset=self.offsets[root])
             case "slice" if root.base is not None:
                 made = Buffer(root.dtype, root.shape, "slice", base=self.buffer(root.base))
             case role:
-                made = Buffer(cell.dtype, cell.shape, role, root.source)
-        key = root if root.role == "slice" else made
+                made = Buffer(root.dtype, root.shape, role, root.source)
+        key = root if root.role in ("temp", "slice") else made
         if key not in self.buffers:
             self.buffers[key] = len(self.made)
             self.made.append(made)

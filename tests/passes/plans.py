@@ -89,6 +89,13 @@ class PlanRun:
                 assert at % 64 == 0 and at + count <= len(self.arena)
                 return self.arena[at:at + count].view(b.dtype.storage).reshape(shape)
 
+    def _row(self, number: int, row: int) -> np.ndarray:
+        """Return row `row` of the base of slice buffer `number`."""
+        b = self.plan.buffers[number]
+        shape = tuple(dim.evaluate(n, self.sizes) for n in b.shape)
+        size = int(np.prod(shape, dtype=np.int64))
+        return self.array(b.base).reshape(-1)[row * size:(row + 1) * size]
+
     def run(self, steps: Sequence[Step]) -> None:
         """Run steps in order."""
         for step in steps:
@@ -119,9 +126,9 @@ class PlanRun:
         i = 0
         while (count is None or i < count) and (step.condition is None or bool(self.array(step.condition))):
             for number, reverse in step.slices:
-                base = self.array(self.plan.buffers[number].base)
                 assert not reverse or count is not None
-                self.rows[number] = base[(count or 0) - 1 - i if reverse else i]
+                row = (count or 0) - 1 - i if reverse else i
+                self.rows[number] = self._row(number, row)
             if step.index >= 0:
                 self.array(step.index)[...] = i
             self.run(step.body)
