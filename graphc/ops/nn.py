@@ -93,7 +93,8 @@ def _slope(name: str, allowed: tuple[Any, ...], reference: Callable[[np.ndarray,
         name=name, kind=Kind.ELEMENTWISE, inputs=("gradients", "features"),
         infer=lambda ctx: [PartialType(check_same_dtype(ctx, ctx.inputs, allowed),
                                        same_shapes(ctx, [t.shape for t in ctx.inputs], "the shapes must agree"))],
-        gradient=lambda op, dd: gradient(op.inputs[0], op.inputs[1], dd), reference=lambda call: reference(*call.arrays),
+        gradient=lambda op, dd: gradient(op.inputs[0], op.inputs[1], dd),
+        reference=lambda call: reference(*call.arrays),
         lower=Pointwise(scalar=lambda attrs, g, f: scalar(g, f)), doc=doc,
         samples=lambda: [Sample((typed(d, *s),) * 2, differentiable=d.is_floating, ulp=ulp)
                          for d in allowed for s in ((), (5, 7), (0, 2))]))

@@ -5,7 +5,7 @@ Invariant: every refusal is a ShapeError or DTypeError that speaks of the user's
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -174,14 +174,3 @@ def samples_of(group: Group, shapes: Sequence[Sequence[tuple[int, ...]]], **samp
         return [Sample(tuple(TensorType(d, s) for s in row), **({"differentiable": d.is_floating} | sample))
                 for d in group for row in shapes]
     return samples
-
-
-def no_grads(count: int) -> list[None]:
-    """Return "no gradient" for `count` inputs."""
-    return [None] * count
-
-
-def with_attrs(samples: Iterable[Sample], attrs: Mapping[str, Any]) -> list[Sample]:
-    """Return `samples` with these attrs added."""
-    return [Sample(s.types, dict(s.attrs) | dict(attrs), s.arrays, s.domain, s.special, s.differentiable, s.ulp)
-            for s in samples]
