@@ -28,7 +28,7 @@ from graphc.errors import (
     SessionError,
     report,
 )
-from graphc.graph.fetch import BadFeed, Fetches, check_fed, check_feeds, feed_keys, feed_value, take_apart
+from graphc.graph.fetch import BadFeed, Fetches, check_fed, check_feeds, feed_keys, feed_value, hashable, take_apart
 from graphc.graph.graph import Graph, get_default_graph, graphs
 from graphc.graph.operation import describe_operands
 from graphc.graph.tensor import Tensor, sessions
@@ -74,6 +74,7 @@ class BaseSession:
         self.options = options.replace(threads=threads) if threads else options
         self.sess_str = target
         self._calls: dict[Any, _Call] = {}
+        self._runners: dict[Any, Runner] = {}
         self._closed = False
 
     # -- running ------------------------------------------------------------------------------------------------------
@@ -85,13 +86,14 @@ class BaseSession:
         feed_dict: tensor, variable or name -> value.  options, run_metadata: accepted.
         Raises FetchError, GraphError, ShapeError or DTypeError before anything runs; a tf.errors.OpError from the run.
         """
-        key = (list, *fetches) if type(fetches) is list else fetches
+        key: Any = (list, *fetches) if type(fetches) is list else fetches
         try:
             call = self._calls.get((key, *feed_dict) if feed_dict else (key,))
         except TypeError:  # a nested list or a dict
-            call = None
+            key = hashable(fetches)
+            call = self._known(key, feed_dict)
         if call is None:
-            call = self._prepare(fetches, feed_dict or {})
+            call = self._prepare(key, fetches, {} if feed_dict is None else feed_dict)
         try:
             values = call.runner(*feed_dict.values()) if feed_dict else call.runner()
         except (BadFeed, OpError) as error:
@@ -104,24 +106,35 @@ class BaseSession:
         Source: tf.Session.make_callable.
         """
         self._check_open()
-        keys = list(feed_list or ())
-        call = self._call(take_apart(self.graph, fetches), feed_keys(self.graph, keys))
+        call = self._call(take_apart(self.graph, fetches), feed_keys(self.graph, feed_list or ()))
         runner, assemble = call.runner, call.assemble
 
-        def run(*values: Any, **accepted: Any) -> Any:
+        def one(*values: Any) -> Any:
             if self._closed:
                 self._check_open()
-            if len(values) != len(keys):
-                raise TypeError(f"this callable takes {len(keys)} fed values, {len(values)} are given")
             try:
-                results = runner(*values)
-            except (BadFeed, OpError) as error:
-                raise self._told(error, call, dict(zip(call.feeds, values, strict=True))) from None
-            return results[0] if assemble is None else assemble(results)
+                return runner(*values)[0]
+            except (BadFeed, OpError, TypeError) as error:
+                raise self._told_of(error, call, values) from None
 
-        return run
+        def several(*values: Any) -> Any:
+            if self._closed:
+                self._check_open()
+            try:
+                return assemble(runner(*values))
+            except (BadFeed, OpError, TypeError) as error:
+                raise self._told_of(error, call, values) from None
 
-    def _prepare(self, fetches: Any, feed_dict: Mapping[Any, Any]) -> _Call:
+        function = one if assemble is None else several
+        return (lambda *values, options=None, run_metadata=None: function(*values)) if accept_options else function
+
+    def _known(self, key: Any, feed_dict: Mapping[Any, Any] | None) -> _Call | None:
+        try:
+            return self._calls.get((key, *(feed_dict or ())))
+        except TypeError:  # what cannot be fetched or fed, as will be told
+            return None
+
+    def _prepare(self, key: Any, fetches: Any, feed_dict: Mapping[Any, Any]) -> _Call:
         """The call for these fetches and feed keys, made and remembered; the feeds are checked."""
         self._check_open()
         if not isinstance(feed_dict, Mapping):
@@ -131,17 +144,20 @@ class BaseSession:
         check_feeds(feeds, list(feed_dict.values()))
         check_fed(parts, feeds)
         call = self._call(parts, feeds)
-        try:
-            key = ((list, *fetches) if type(fetches) is list else fetches, *feed_dict)
-            if len(self._calls) >= MAX_CALLS:
-                del self._calls[next(iter(self._calls))]
-            self._calls[key] = call
-        except TypeError:  # a nested list or a dict: taken apart at each run
-            pass
+        if len(self._calls) >= MAX_CALLS:
+            del self._calls[next(iter(self._calls))]
+        self._calls[key, *feed_dict] = call
         return call
 
     def _call(self, parts: Fetches, feeds: tuple[Tensor, ...]) -> _Call:
-        return _Call(self._runner(parts, feeds), parts.assemble, parts, feeds)
+        """The call of these parts; one program serves all nestings of the same fetches."""
+        what = (parts.tensors, parts.targets, feeds)
+        runner = self._runners.get(what)
+        if runner is None:
+            if len(self._runners) >= MAX_CALLS:
+                del self._runners[next(iter(self._runners))]
+            runner = self._runners[what] = self._runner(parts, feeds)
+        return _Call(runner, parts.assemble, parts, feeds)
 
     def _runner(self, parts: Fetches, feeds: tuple[Tensor, ...]) -> Runner:
         """The function of the values of `feeds` that gives the values of the fetched tensors."""
@@ -160,15 +176,17 @@ class BaseSession:
     def _sized(self, parts: Fetches, feeds: tuple[Tensor, ...]) -> Runner:
         unranked = [i for i, t in enumerate(feeds) if t.shape.ndims is None]
         if not unranked:
-            return _Variants(self, parts, feeds, {}).runner
+            return _Variants(self, parts, feeds, {}).fastest()
         by_rank: dict[tuple[int, ...], Runner] = {}
 
         def run(*values: Any) -> tuple[Any, ...]:
+            if len(values) != len(feeds):
+                raise TypeError(f"{len(feeds)} values are needed, {len(values)} are given")
             ranks = tuple([np.ndim(values[i]) for i in unranked])
             found = by_rank.get(ranks)
             if found is None:
                 chosen = {feeds[i]: rank for i, rank in zip(unranked, ranks, strict=True)}
-                found = by_rank[ranks] = _Variants(self, parts, feeds, chosen).runner
+                found = by_rank[ranks] = _Variants(self, parts, feeds, chosen).fastest()
             return found(*values)
 
         return run
@@ -216,6 +234,14 @@ class BaseSession:
         text = report(error.message, operands=describe_operands(op.inputs))
         return type(error)(error.node_def, op, text, error.error_code)
 
+    def _told_of(self, error: BadFeed | OpError | TypeError, call: _Call, values: Sequence[Any]) -> Exception:
+        """The user's error for what a call of a callable raised."""
+        if len(values) != len(call.feeds):
+            return TypeError(f"this callable takes {len(call.feeds)} fed values, {len(values)} are given")
+        if isinstance(error, TypeError) and not isinstance(error, BadFeed):
+            return error
+        return self._told(error, call, dict(zip(call.feeds, values, strict=True)))
+
     def _uninitialised(self, call: _Call, error: FailedPreconditionError) -> Exception:
         ran = needed(call.parts.tensors, call.feeds, call.parts.targets)
         missing = [op for op in ran if op.type == "VariableV2" and op.outputs[0] not in call.feeds
@@ -241,6 +267,7 @@ class BaseSession:
         """Forget programs and variables; nothing runs any more."""
         self._closed = True
         self._calls.clear()
+        self._runners.clear()
         self.variables.clear()
 
     def as_default(self) -> AbstractContextManager[Any]:
@@ -281,7 +308,11 @@ class _Variants:
         self._ranks = ranks
         self._by_assumptions: dict[frozenset[tuple[int, str]], tuple[Runner, Mapping[int, int]]] = {}
         self._by_shapes: dict[tuple[tuple[int, ...], ...], Runner] = {}
-        self._first = self._variant(frozenset())[0]
+        self._first, self._checks = self._variant(frozenset())
+
+    def fastest(self) -> Runner:
+        """Return what runs any values: the one variant itself where nothing is assumed of sizes."""
+        return self.runner if self._checks else self._first
 
     def runner(self, *values: Any) -> tuple[Any, ...]:
         """Run the variant for these values."""

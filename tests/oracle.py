@@ -33,6 +33,8 @@ class OracleSession(Session):
         store = self.variables
 
         def run(*values: Any) -> tuple[Any, ...]:
+            if len(values) != len(feeds):
+                raise TypeError(f"{len(feeds)} values are needed, {len(values)} are given")
             arrays = [feed_value(t, v) for t, v in zip(feeds, values, strict=True)]
             sizes = {s.symbol: arrays[s.feed].shape[s.axis] if s.axis >= 0 else int(arrays[s.feed].reshape(-1)[s.element])
                      for s in function.sources}

@@ -50,45 +50,52 @@ def take_apart(graph: Graph, fetches: Any) -> Fetches:
     """
     tensors: dict[Tensor, int] = {}
     targets: dict[Operation, None] = {}
+    constants: dict[str, Any] = {}
 
-    def part(item: Any) -> Assemble:
+    def constant(value: Any) -> str:
+        constants[f"c{len(constants)}"] = value
+        return f"c{len(constants) - 1}"
+
+    def part(item: Any) -> str:
+        """The expression of what `item` becomes, over the values v."""
         match item:
-            case list() | tuple():
-                parts = [part(v) for v in item]
-                if hasattr(item, "_fields"):
-                    make = type(item)
-                    return lambda values: make(*[p(values) for p in parts])
-                if isinstance(item, tuple):
-                    return lambda values: tuple([p(values) for p in parts])
-                return lambda values: [p(values) for p in parts]
+            case list():
+                return f"[{', '.join(map(part, item))}]"
+            case tuple():
+                inner = "".join(f"{part(v)}, " for v in item)
+                return f"{constant(type(item))}({inner})" if hasattr(item, "_fields") else f"({inner})"
             case Mapping():
-                named = {k: part(v) for k, v in item.items()}
-                kind: Any = type(item)
-                return lambda values: kind((k, p(values)) for k, p in named.items())
+                pairs = "".join(f"({constant(k)}, {part(v)}), " for k, v in item.items())
+                return f"{constant(type(item))}(({pairs}))"
             case IndexedSlices():
-                rows, places = part(item.values), part(item.indices)
-                shape = None if item.dense_shape is None else part(item.dense_shape)
-                return lambda values: IndexedSlicesValue(rows(values), places(values), shape and shape(values))
+                shape = "None" if item.dense_shape is None else part(item.dense_shape)
+                return f"{constant(IndexedSlicesValue)}({part(item.values)}, {part(item.indices)}, {shape})"
         fetch_parts = getattr(item, "_fetch_parts", None)
         if fetch_parts is not None:
-            inner, finish = fetch_parts()
-            whole = part(list(inner))
-            return lambda values: finish(whole(values))
+            inner_items, finish = fetch_parts()
+            return f"{constant(finish)}({part(list(inner_items))})"
         element = _element(graph, item)
         if isinstance(element, Operation):
             targets.setdefault(element)
-            return _nothing
-        place = tensors.setdefault(element, len(tensors))
-        return lambda values: values[place]
+            return "None"
+        return f"v[{tensors.setdefault(element, len(tensors))}]"
 
-    assemble = part(fetches)
-    alone = len(tensors) == 1 and not targets and not isinstance(fetches, (list, tuple, Mapping, IndexedSlices)) \
-        and not hasattr(fetches, "_fetch_parts")
-    return Fetches(tuple(tensors), tuple(targets), None if alone else assemble)
+    text = part(fetches)
+    if text == "v[0]":
+        return Fetches(tuple(tensors), (), None)
+    # written out once, as every run assembles its result
+    assemble: Assemble = eval(f"lambda v: {text}", constants)
+    return Fetches(tuple(tensors), tuple(targets), assemble)
 
 
-def _nothing(values: Sequence[Any]) -> None:
-    return None
+def hashable(fetches: Any) -> Any:
+    """Return what tells nested fetches apart in a dict."""
+    match fetches:
+        case list() | tuple():
+            return (type(fetches), *map(hashable, fetches))
+        case Mapping():
+            return (type(fetches), *((k, hashable(v)) for k, v in fetches.items()))
+    return fetches
 
 
 def _element(graph: Graph, item: Any) -> Tensor | Operation:
