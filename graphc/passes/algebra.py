@@ -17,7 +17,7 @@ from graphc.ir.function import Function, Value
 from graphc.ir.types import TensorType
 from graphc.ops.base import Kind
 from graphc.passes.bodies import everywhere
-from graphc.passes.patterns import FINITE, ROUNDING, Match, Rule, apply_rules, index
+from graphc.passes.patterns import CONSTANTS, FINITE, ROUNDING, Match, Rule, apply_rules, index, number
 
 _INT = TensorType(int32, (3, 4))
 _BOOL = TensorType(bool_, (3, 4))
@@ -44,8 +44,34 @@ def _negated_constant(m: Match) -> Value:
     return m.make("Add", m["x"], m.constant(wrapped, dtype))
 
 
-def _finite_nonzero(m: Match) -> bool:
-    return bool(m.number("c")) and math.isfinite(m.number("c"))
+def _moderate(m: Match) -> bool:
+    """Whether the constants are far from overflow and underflow, so that products and quotients of them are too."""
+    numbers = [abs(m.number(letter)) for letter in CONSTANTS if letter in m.bound]
+    return all(2.0 ** -30 <= n <= 2.0 ** 30 for n in numbers)
+
+
+_NEVER_NEGATIVE = frozenset(("Square", "SquaredDifference", "Abs", "Exp", "Sigmoid", "Softmax", "Softplus", "Relu"))
+_KEEP_SIGN = frozenset(("Add", "Mul", "Maximum", "Sum", "Mean", "Max", "Min", "Prod", "Reshape", "Transpose",
+                        "BroadcastTo"))
+
+
+def _never_negative(m: Match) -> bool:
+    """Whether x is at least zero (or NaN) whatever is fed."""
+    stack, steps = [m["x"]], 0
+    while stack:
+        value = stack.pop()
+        steps += 1
+        constant = number(value)
+        if constant is not None and constant >= 0:
+            continue
+        producer = value.producer
+        if producer is None or steps > 16:
+            return False
+        if producer.op.name in _KEEP_SIGN:
+            stack.extend(producer.inputs)
+        elif producer.op.name not in _NEVER_NEGATIVE:
+            return False
+    return True
 
 
 def _merged_axes(m: Match) -> Value | None:
@@ -66,10 +92,9 @@ def _scaled_sum(m: Match) -> Value:
     return m.make("Mul", total, m.constant(m.number("c"), m["c"].tensor.dtype))
 
 
-def _same_operand_shape(m: Match) -> bool:
-    """Whether x alone has the shape that the reduction sees."""
-    assert m.inputs[0].producer is not None
-    return bool(m["x"].type == m.inputs[0].type)
+def _leaves_the_sum(m: Match) -> bool:
+    """Whether x alone has the shape that the reduction sees, and the factor changes no infinity."""
+    return bool(m["x"].type == m.inputs[0].type) and _moderate(m)
 
 
 def _casts_merge(m: Match) -> bool:
@@ -141,7 +166,7 @@ def _counted(m: Match) -> Value | None:
             return None
         else:
             copies *= size
-    if len(rest) == len(m["k"]["axis"]) or small.dtype.size < 4:
+    if copies == 0 or len(rest) == len(m["k"]["axis"]) or small.dtype.size < 4:
         return None
     total = m.make("Sum", m["x"], axis=tuple(rest), keepdims=True)
     scaled = m.make("Mul", total, m.constant(copies, small.dtype))
@@ -159,6 +184,7 @@ _ELEMENTWISE_BINARY = (
     "Add", "Sub", "Mul", "RealDiv", "Maximum", "Minimum", "Pow", "SquaredDifference", "Less", "LessEqual", "Equal",
     "NotEqual", "LogicalAnd", "LogicalOr")
 _WIDE = {"j": {"shape": (3, 4)}}
+_ROOTS = (("0.5", "Sqrt"), ("-0.5", "Rsqrt"))
 
 RULES: tuple[Rule, ...] = (
     # Neutral elements.
@@ -195,7 +221,7 @@ RULES: tuple[Rule, ...] = (
     # Inverses and signs.
     Rule("Neg(Neg(x))", "x"),
     Rule("LogicalNot(LogicalNot(x))", "x", given={"x": _BOOL}),
-    Rule("Reciprocal(Reciprocal(x))", "x", ROUNDING, given={"x": _POSITIVE}),
+    Rule("Reciprocal(Reciprocal(x))", "x", FINITE, given={"x": _POSITIVE}),
     Rule("Neg(Sub(x, y))", "Sub(y, x)", ROUNDING),
     Rule("Add(x, Neg(y))", "Sub(x, y)"),
     Rule("Sub(x, Neg(y))", "Add(x, y)"),
@@ -213,16 +239,18 @@ RULES: tuple[Rule, ...] = (
     Rule("Add(Add(x, c), d)", "Add(x, Add(c, d))", ROUNDING, given={"c": 3.0, "d": 0.25}),
     Rule("Sub(c, Add(x, d))", "Sub(Sub(c, d), x)", ROUNDING, given={"c": 3.0, "d": 0.25}),
     Rule("Add(Sub(c, x), d)", "Sub(Add(c, d), x)", ROUNDING, given={"c": 3.0, "d": 0.25}),
-    Rule("Mul(Mul(x, c), d)", "Mul(x, Mul(c, d))", ROUNDING, given={"c": 3.0, "d": 0.3}),
+    Rule("Mul(Mul(x, c), d)", "Mul(x, Mul(c, d))", ROUNDING, when=_moderate, given={"c": 3.0, "d": 0.3}),
     Rule("RealDiv(x, c)", _reciprocal, when=_power_of_two, on="float", given={"c": 8.0}),
-    Rule("RealDiv(Mul(x, c), d)", "Mul(x, RealDiv(c, d))", ROUNDING, on="float", given={"c": 3.0, "d": 7.0}),
-    Rule("Mul(RealDiv(x, c), d)", "Mul(x, RealDiv(d, c))", ROUNDING, on="float", given={"c": 3.0, "d": 7.0}),
-    Rule("RealDiv(RealDiv(x, c), d)", "RealDiv(x, Mul(c, d))", ROUNDING, on="float", given={"c": 3.0, "d": 7.0}),
+    *(Rule(pattern, replacement, ROUNDING, when=_moderate, on="float", given={"c": 3.0, "d": 7.0})
+      for pattern, replacement in (("RealDiv(Mul(x, c), d)", "Mul(x, RealDiv(c, d))"),
+                                   ("Mul(RealDiv(x, c), d)", "Mul(x, RealDiv(d, c))"),
+                                   ("RealDiv(RealDiv(x, c), d)", "RealDiv(x, Mul(c, d))"))),
     # Powers and roots.
     Rule("Pow(x, 2)", "Square(x)", ROUNDING),
     Rule("Pow(x, 3)", "Mul(Square(x), x)", ROUNDING, on="float", given={"x": _POSITIVE}),
-    Rule("Pow(x, 0.5)", "Sqrt(x)", ROUNDING, on="float", given={"x": _POSITIVE}),
-    Rule("Pow(x, -0.5)", "Rsqrt(x)", ROUNDING, on="float", given={"x": _POSITIVE}),
+    *(Rule(f"Pow(x, {power})", f"{op}(x)", FINITE, on="float", given={"x": _POSITIVE}) for power, op in _ROOTS),
+    *(Rule(f"Pow(x, {power})", f"{op}(x)", ROUNDING, when=_never_negative, on="float", given={"x": 2.0})
+      for power, op in _ROOTS),  # not of -inf, whose powers are not NaN
     Rule("Pow(x, -1)", "Reciprocal(x)", ROUNDING, on="float", given={"x": _POSITIVE}),
     Rule("Square(Sqrt(x))", "x", FINITE, on="float", given={"x": _POSITIVE}),
     Rule("RealDiv(1, x)", "Reciprocal(x)"),
@@ -242,7 +270,7 @@ RULES: tuple[Rule, ...] = (
     Rule("Max{k}(Max{j}(x))", _merged_axes, given={
         "x": TensorType(float32, (2, 3, 4)), "j": {"axis": (2,), "keepdims": True}, "k": {"axis": (0,),
                                                                                          "keepdims": True}}),
-    Rule("Sum{k}(Mul(x, c))", _scaled_sum, ROUNDING, when=_same_operand_shape, on="float",
+    Rule("Sum{k}(Mul(x, c))", _scaled_sum, ROUNDING, when=_leaves_the_sum, on="float",
          given={"c": 3.0, "k": {"axis": (1,), "keepdims": False}}),
     Rule("Sum{k}(Neg(x))", "Neg(Sum{k}(x))", ROUNDING, given={"k": {"axis": (1,), "keepdims": False}}),
     Rule("Sum{k}(BroadcastTo{j}(x))", _counted, ROUNDING, given={

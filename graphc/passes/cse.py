@@ -17,6 +17,7 @@ from graphc.passes.bodies import everywhere
 from graphc.passes.patterns import COMMUTATIVE
 
 _ORIGINS = 8  # names kept on a merged node
+_COMPARED = 1 << 16  # bytes of a constant that are compared; larger ones are equal where they are the same array
 
 
 @everywhere
@@ -70,7 +71,8 @@ def _key(value: Any) -> Hashable:
     if isinstance(value, tuple):
         return tuple([_key(v) for v in value])
     if isinstance(value, np.ndarray):
-        return (value.dtype.str, value.shape, value.tobytes())
+        content = value.tobytes() if value.nbytes <= _COMPARED else id(value)
+        return (value.dtype.str, value.shape, content)
     if isinstance(value, float):
         return ("float", repr(value))
     if isinstance(value, Function):

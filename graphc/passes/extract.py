@@ -306,10 +306,19 @@ class _Extraction:
             raise GraphError(report_at(op, f"{op.type} writes a variable that is fed in this run",
                                        "feed it, or let the run write it, not both"))
         else:
+            self._check_content(op, versions[0], new)
             self._effects.wrote(op, seen, variable)
             versions.append(new)
         if op.outputs:
             self._define(op, [output] if output is not None else [])
+
+    def _check_content(self, op: Operation, old: Value, new: Value) -> None:
+        """Refuse a content of another shape than the variable's; sizes that are not known yet must come to agree."""
+        have, want = new.tensor.shape, old.tensor.shape
+        message = f"the variable has the shape ({', '.join(map(str, want))}), the value ({', '.join(map(str, have))})"
+        met = [self._unifier.meet("equal", a, b, message, op.name) for a, b in zip(have, want, strict=False)]
+        if len(have) != len(want) or None in met:
+            raise errors.ShapeError(report_at(op, f"{op.type}: {message}", "a variable keeps its shape"))
 
     def _decomposed(self, op: Operation, inputs: Sequence[Value]) -> tuple[Value, Value]:
         attrs, data = self._static(op, inputs)

@@ -78,8 +78,9 @@ Replacement: TypeAlias = "str | Callable[[Match], Value | None]"
 class Rule:
     """pattern -> replacement, where `when` holds.
 
-    preserves: "exact" (every bit), "rounding" (up to rounding and the sign of zero) or "finite" (up to rounding where
-    all values are finite), all of them said of floats: on integers and bools every rule is exact.
+    preserves: "exact" (every bit), "rounding" (up to rounding, the sign of zero and overflow on the way; NaN and
+    infinities that are fed keep their effect) or "finite" (up to rounding where all values are finite), all of them
+    said of floats: on integers and bools every rule is exact.
     on: "any", "float" or "int": the dtypes of the first operand it is for.
     given: for its example: numbers for c and d, attrs for attr letters, and for other letters the range of the
     values, a TensorType, or an array.

@@ -364,3 +364,13 @@ def test_twice_the_operations_take_twice_the_visits(monkeypatch: pytest.MonkeyPa
 
     once, twice = visits(400), visits(800)
     assert once >= 400 and twice < 2.2 * once
+
+
+def test_a_variable_keeps_its_shape() -> None:
+    v = variable(2)
+    wrong = b.op("Assign", v, const([1.0, 2.0, 3.0]), validate_shape=False)
+    with pytest.raises(ShapeError, match=r"the variable has the shape \(2\), the value \(3\)"):
+        extract([wrong])
+    x = placeholder(None)
+    f = extract([], [x], [b.op("Assign", v, x, validate_shape=False).op])
+    assert str(f.feeds[0].type) == "float32[2]" and [c.kind for c in f.conditions] == ["equal"]
