@@ -14,9 +14,9 @@ import numpy as np
 
 from graphc import dtypes
 from graphc.errors import InternalError
-from graphc.ir.dim import Size
+from graphc.ir import dim
 from graphc.ir.function import Function, Node, Value
-from graphc.kernel.ir import Expr, Guard, Kernel, Param, Site
+from graphc.kernel.ir import Expr, Guard, Param, Site
 from graphc.ops.base import RoutineBody
 from graphc.passes.access import is_view
 from graphc.passes.emit import Emission
@@ -24,9 +24,8 @@ from graphc.passes.lower_contract import lower_contract
 from graphc.passes.lower_loops import lower_cond, lower_loop
 from graphc.passes.lower_map import lower_map
 from graphc.passes.lower_rows import lower_rows
-from graphc.passes.split import split_total
 from graphc.passes.steps import Cell, Launch, Move, Step, Steps
-from graphc.passes.tidy import finish
+from graphc.passes.tidy import Piece, finish
 
 
 def lower(function: Function) -> Steps:
@@ -109,25 +108,22 @@ def new_cell(value: Value) -> Cell:
 
 def lower_fusion(node: Node, env: dict[Value, Cell]) -> list[Step]:
     """Return the launches of a Fusion node; its outputs get new cells."""
-    parts = split_total(node)
-    if parts is not None:
-        steps: list[Step] = []
-        local = {v: env[v] for v in node.inputs}
-        for part in parts:
-            steps += lower_fusion(part, local)
-        for old, made in zip(node.outputs, parts[-1].outputs, strict=True):
-            env[old] = local[made]
-        return steps
-    kernel, sizes, inputs = fusion_kernel(node)
-    for v in node.outputs:
-        env[v] = new_cell(v)
-    outputs = {f"y{i}": v for i, v in enumerate(node.outputs)}
-    cells = tuple(env[outputs[p.name] if p.name in outputs else inputs[p.name]] for p in kernel.params)
-    return [Launch(kernel, cells, sizes)]
+    pieces, inputs = fusion_kernels(node)
+    cells = {name: env[v] for name, v in inputs.items()}
+    for i, v in enumerate(node.outputs):
+        env[v] = cells[f"y{i}"] = new_cell(v)
+    steps: list[Step] = []
+    for piece in pieces:
+        outer = {f"n{i}": n for i, n in enumerate(piece.sizes)}
+        for p in piece.partial:
+            mine = piece.kernel.param(p.name)
+            cells[p.name] = Cell(p.dtype, tuple(dim.substitute(n, outer) for n in mine.shape))
+        steps.append(Launch(piece.kernel, tuple(cells[p.name] for p in piece.kernel.params), piece.sizes))
+    return steps
 
 
-def fusion_kernel(node: Node) -> tuple[Kernel, tuple[Size, ...], dict[str, Value]]:
-    """Return the kernel of a Fusion node, its sizes, and which input each "in" parameter is."""
+def fusion_kernels(node: Node) -> tuple[list[Piece], dict[str, Value]]:
+    """Return the kernels of a Fusion node, in order, and which input each "x" parameter is."""
     body: Function = node.attrs["body"]
     kept: int = node.attrs["kept"]
     form: str = node.attrs["form"]
@@ -137,15 +133,15 @@ def fusion_kernel(node: Node) -> tuple[Kernel, tuple[Size, ...], dict[str, Value
     name = kernel_name(form, [n.op.name for n in body.nodes if not is_view(n) and n.op.name != "Const"])
     match form:
         case "map":
-            kernel, sizes = lower_map(name, emission, body.fetches, node.origin)
+            pieces = lower_map(name, emission, body.fetches, node.origin)
         case "rows":
-            kernel, sizes = lower_rows(name, emission, body.fetches, kept, node.origin)
+            pieces = lower_rows(name, emission, body.fetches, kept, node.origin)
         case "contract":
-            kernel, sizes = lower_contract(name, emission, body.fetches, node.origin)
+            pieces = lower_contract(name, emission, body.fetches, node.origin)
         case _:
             raise InternalError(f"a Fusion has the form {form!r}")
     outside = dict(zip(body.feeds, node.inputs, strict=True))
-    return kernel, sizes, {p.name: outside[v] for v, p in emission.params.items()}
+    return pieces, {p.name: outside[v] for v, p in emission.params.items()}
 
 
 def kernel_name(form: str, ops: Sequence[str]) -> str:

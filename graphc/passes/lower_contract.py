@@ -8,20 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.errors import InternalError
-from graphc.ir.dim import Size
 from graphc.ir.function import Node, Value
-from graphc.kernel.ir import Contract, Expr, Kernel, Param, Stmt, Store, Var
+from graphc.kernel.ir import Contract, Expr, Param, Stmt, Store, Var
 from graphc.kernel.primitives import cast
 from graphc.ops.base import Contracting
 from graphc.passes.access import Product, product_of
 from graphc.passes.emit import Emission, factors
 from graphc.passes.lower_map import extent, output_params
-from graphc.passes.tidy import Draft, collapse, finish, share
+from graphc.passes.tidy import Draft, Piece, collapse, finish, share
 
 
-def lower_contract(name: str, emission: Emission, outputs: Sequence[Value], provenance: Sequence[str]
-                   ) -> tuple[Kernel, tuple[Size, ...]]:
-    """Return the kernel of a contract group, and its sizes.  Its parameters are the emission's, then one per output."""
+def lower_contract(name: str, emission: Emission, outputs: Sequence[Value], provenance: Sequence[str]) -> list[Piece]:
+    """Return the kernel of a contract group.  Its parameters are the emission's, then one per output."""
     node = _contraction(emission)
     a, b = factors(emission, node)
     acc = Var("acc", a.dtype)
@@ -40,7 +38,7 @@ def lower_contract(name: str, emission: Emission, outputs: Sequence[Value], prov
     groups = [tuple(axes[c] for c in product.letters(group)) for group in ("batch", "m", "n", "k")]
     contract = Contract(*groups, rewrite(a), rewrite(b), acc.name, acc.dtype, body)
     shaped = [Param(p.name, p.dtype, draft.shapes[p.name], p.role) for p in params]
-    return finish(name, shaped, share((contract,), emission.fresh), emission.sites, provenance)
+    return [Piece(*finish(name, shaped, share((contract,), emission.fresh), emission.sites, provenance))]
 
 
 def _contraction(emission: Emission) -> Node:

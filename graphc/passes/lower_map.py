@@ -8,14 +8,13 @@ from collections.abc import Sequence
 
 from graphc.ir.dim import Size
 from graphc.ir.function import Value
-from graphc.kernel.ir import Expr, For, Kernel, Param, Stmt, Store, size
+from graphc.kernel.ir import Expr, For, Param, Stmt, Store, size
 from graphc.passes.emit import Emission
-from graphc.passes.tidy import Draft, collapse, finish, share
+from graphc.passes.tidy import Draft, Piece, collapse, finish, share
 
 
-def lower_map(name: str, emission: Emission, outputs: Sequence[Value], provenance: Sequence[str]
-              ) -> tuple[Kernel, tuple[Size, ...]]:
-    """Return the kernel of a map group, and its sizes.  Its parameters are the emission's, then one per output."""
+def lower_map(name: str, emission: Emission, outputs: Sequence[Value], provenance: Sequence[str]) -> list[Piece]:
+    """Return the kernel of a map group.  Its parameters are the emission's, then one per output."""
     values = [emission.at(v) for v in outputs]
     out = output_params(outputs)
     params = [*emission.params.values(), *out]
@@ -28,7 +27,7 @@ def lower_map(name: str, emission: Emission, outputs: Sequence[Value], provenanc
     body = share(nest(draft.kept, body), emission.fresh)
     shaped = [Param(p.name, p.dtype, draft.shapes[p.name], p.role) for p in params]
     flat = len(draft.kept) == 1 and all(p.shape in ((), (draft.kept[0][1],)) for p in shaped)
-    return finish(name, shaped, body, emission.sites, provenance, flat)
+    return [Piece(*finish(name, shaped, body, emission.sites, provenance, flat))]
 
 
 def output_params(outputs: Sequence[Value]) -> list[Param]:

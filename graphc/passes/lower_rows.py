@@ -1,17 +1,18 @@
 """Lowering of row groups: parallel loops over the kept axes, inside them stages over the reduced ones.
 
-Owns that form: the levels of reductions that feed each other, and what a row keeps in scratch.  Must not know products
-as such (a narrow product is a reduction here).  Invariants: reductions of one level share one loop; outputs over the
-whole domain are stored in one last loop, after every reduction; a value is recomputed in each stage unless that costs
-more than `KEEP_CYCLES` and a row of it fits the scratch.
+Owns that form: the levels of reductions that feed each other, what a row keeps in scratch, and long reductions in two
+kernels.  Must not know products as such (a narrow product is a reduction here).  Invariants: reductions of one level
+share one loop; outputs over the whole domain are stored in one last loop, after every reduction; a value is recomputed
+in each stage unless that costs more than `KEEP_CYCLES` and a row of it fits the scratch; the number of partial results of
+a long reduction depends on its size alone.
 """
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.ir import dim
-from graphc.ir.dim import Size
+from graphc.ir.dim import Dim, Size
 from graphc.ir.function import Node, Value
 from graphc.kernel import walk
 from graphc.kernel.cost import expression_cycles
@@ -20,7 +21,6 @@ from graphc.kernel.ir import (
     Axis,
     Const,
     Expr,
-    Kernel,
     Load,
     Local,
     Param,
@@ -31,13 +31,17 @@ from graphc.kernel.ir import (
     index,
     size,
 )
-from graphc.passes.access import UNIT
+from graphc.kernel.primitives import prim
+from graphc.passes.access import UNIT, estimate
 from graphc.passes.emit import Emission, finished, reduction
 from graphc.passes.lower_map import nest, output_params
-from graphc.passes.tidy import Draft, collapse, finish, share
+from graphc.passes.tidy import Draft, Piece, collapse, finish, share
 
 KEEP_CYCLES = 10.0      # of an element: a load and a store from the first-level cache cost less
 KEEP_LEAST, KEEP_MOST = 64, 8192  # elements of a row that is worth keeping, and that fits
+PART = 8192             # elements of one partial result
+LONG = 1 << 16          # elements from which a reduction to a few results is done in parts
+FEW_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +63,8 @@ class Stages:
     element_stores: list[tuple[Param, Value, Expr]]
 
 
-def lower_rows(name: str, emission: Emission, outputs: Sequence[Value], kept: int, provenance: Sequence[str]
-               ) -> tuple[Kernel, tuple[Size, ...]]:
-    """Return the kernel of a row group, and its sizes.  Its parameters are the emission's, then one per output."""
+def lower_rows(name: str, emission: Emission, outputs: Sequence[Value], kept: int, provenance: Sequence[str]) -> list[Piece]:
+    """Return the kernels of a row group.  Their parameters are the emission's, partial results, and one per output."""
     stages = _stages(emission, outputs, kept)
     params = [*emission.params.values(), *(p for p, _, _ in stages.row_stores + stages.element_stores)]
     params.sort(key=lambda p: (p.role != "in", int(p.name[1:])))
@@ -77,10 +80,49 @@ def lower_rows(name: str, emission: Emission, outputs: Sequence[Value], kept: in
     levels = [[State(s.node, s.combiner, s.names, tuple(map(rewrite, s.values))) for s in level]
               for level in stages.levels]
     elements = [store(*s) for s in stages.element_stores]
-    body = _write(emission, draft, levels, elements)
-    body = (*body, *(store(*s) for s in stages.row_stores))
+    rows = [store(*s) for s in stages.row_stores]
     shaped = [Param(p.name, p.dtype, draft.shapes[p.name], p.role) for p in params]
-    return finish(name, shaped, share(nest(draft.kept, body), emission.fresh), emission.sites, provenance)
+    if len(levels) == 1 and not elements and _is_long(draft):
+        return _in_parts(name, emission, draft, levels[0], rows, shaped, provenance)
+    body = nest(draft.kept, (*_write(emission, draft, levels, elements), *rows))
+    return [Piece(*finish(name, shaped, share(body, emission.fresh), emission.sites, provenance))]
+
+
+def _is_long(draft: Draft) -> bool:
+    """Whether few results are reduced from very many elements: not where only the batch is unknown, which is short."""
+    if len(draft.reduced) != 1 or (isinstance(draft.reduced[0][1], Dim) and draft.reduced[0][1].is_symbol):
+        return False
+    rows, row = (estimate(dim.product(n for _, n in axes)) for axes in (draft.kept, draft.reduced))
+    return rows <= FEW_ROWS and rows * row >= LONG
+
+
+def _in_parts(name: str, emission: Emission, draft: Draft, states: Sequence[State], rows: Sequence[Stmt],
+              params: Sequence[Param], provenance: Sequence[str]) -> list[Piece]:
+    """Two kernels: one partial result per PART elements, in parallel, then the reduction of those."""
+    ((axis, total),) = draft.reduced
+    parts = dim.ceildiv(total, PART)
+    part = Axis("part")
+    start = prim("mul", part, index(PART))
+    combiners = tuple(s.combiner for s in states)
+    names = tuple(n for s in states for n in s.names)
+    values = tuple(v for s in states for v in s.values)
+    shifted = tuple(walk.map_expr(v, lambda e: prim("add", start, Axis(axis)) if isinstance(e, Axis) and e.name == axis
+                                  else e) for v in values)
+    length = prim("min", index(PART), prim("sub", size(total), start))
+    shape = (parts, *(n for _, n in draft.kept))
+    partial = [Param(f"z{i}", v.dtype, shape, "out") for i, v in enumerate(values)]
+    at = (part, *(Axis(a) for a, _ in draft.kept))
+    first = (Reduce(names, combiners, axis, length, (), shifted),
+             *(Store(p.name, at, Var(n, p.dtype)) for p, n in zip(partial, names, strict=True)))
+    loaded = {e.buffer for v in values for e in walk.postorder((v,)) if isinstance(e, Load)}
+    used = {e.buffer for s in rows for e in walk.loads((s,))}
+    body = share(nest([("part", parts), *draft.kept], first), emission.fresh)
+    pieces = [Piece(*finish(f"{name}_parts", [*(p for p in params if p.name in loaded), *partial], body, emission.sites,
+                            provenance), tuple(partial))]
+    again = Reduce(names, combiners, "part", size(parts), (), tuple(Load(p.name, at, p.dtype) for p in partial))
+    last = [p for p in params if p.role != "in" or p.name in used] + [replace(p, role="in") for p in partial]
+    body = share(nest(draft.kept, (again, *rows)), emission.fresh)
+    return [*pieces, Piece(*finish(name, last, body, emission.sites, provenance))]
 
 
 def _stages(emission: Emission, outputs: Sequence[Value], kept: int) -> Stages:

@@ -49,6 +49,15 @@ HOIST_CYCLES = 4.0
 """Cycles from which something that stays the same is computed before the loop."""
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A kernel of a group, the size that each of its symbols stands for, and the temporaries that it makes."""
+
+    kernel: Kernel
+    sizes: tuple[Size, ...]
+    partial: tuple[Param, ...] = ()
+
+
 # ---------------------------------------------------------------------------------------------
 # Fewer axes.
 
