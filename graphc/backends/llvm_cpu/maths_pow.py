@@ -129,7 +129,8 @@ def fmod(b: Builder, x: Value, y: Value) -> Value:
 
 def _define_fmod(module: Module) -> None:
     """Define the remainder of two float64: the mantissas' remainder, shifted in 11 bits at a time."""
-    b = Builder(module, _FMOD, [("x", "double", 1), ("y", "double", 1)], "double", linkage="internal", attributes="")
+    b = Builder(module, _FMOD, [("x", "double", 1), ("y", "double", 1)], "double", linkage="internal",
+                attributes="noinline nounwind")
     x, y = b.parameters
 
     def parts(v: Value) -> tuple[Value, Value, Value]:

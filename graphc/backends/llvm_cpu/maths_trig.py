@@ -47,7 +47,7 @@ def _define_reduce(module: Module) -> None:
     module.constants[_TABLE] = (f"@{_TABLE} = internal unnamed_addr constant [{_WORDS} x i64] ["
                                 + ", ".join(f"i64 {w - (w >> 63 << 64)}" for w in words) + "]\n")
     b = Builder(module, _REDUCE, [("x", "double", 1), ("r", "ptr", 1), ("q", "ptr", 1)], linkage="internal",
-                attributes="")
+                attributes="noinline nounwind")
     x, r, q = b.parameters
     raw = b.bits(x)
     exponent = (raw.logical_shift(52) & 0x7FF) - 1075
