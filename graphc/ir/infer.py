@@ -6,6 +6,7 @@ Invariant: `types` is a pure function of op, input types and attrs, so a verifie
 """
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -90,10 +91,10 @@ class Unifier(Sizes):
         one = self._assumptions.get(len(self.conditions)) if kind == "assume" else None
         if one is not None:
             single, other = (a, b) if one == "left" else (b, a)
-            self.conditions.append(Condition("equal", single, 1, message, op))
+            self.conditions.append(Condition("equal", single, 1, template(message, single, 1), op))
             self._solve(single, 1)
             return self.resolve(other)
-        self.conditions.append(Condition(kind, a, b, message, op))
+        self.conditions.append(Condition(kind, a, b, template(message, a, b), op))
         self._solve(a, b)
         return better(self.resolve(a), self.resolve(b))
 
@@ -102,7 +103,7 @@ class Unifier(Sizes):
         quotient = super().divide(size, by, message, op)
         if quotient is not None and dim.divide_exactly(size, by) is None and ("divides", size, by) not in self._stated:
             self._stated.add(("divides", size, by))
-            self.conditions.append(Condition("divides", size, by, message, op))
+            self.conditions.append(Condition("divides", size, by, template(message, size, by), op))
         return quotient
 
     def bound(self, a: Size, b: Size, message: str, op: str) -> bool:
@@ -111,7 +112,7 @@ class Unifier(Sizes):
             return False
         if not never_negative(b - a) and ("at_most", a, b) not in self._stated:
             self._stated.add(("at_most", a, b))
-            self.conditions.append(Condition("at_most", a, b, message, op))
+            self.conditions.append(Condition("at_most", a, b, template(message, a, b), op))
         return True
 
     def _solve(self, a: Size, b: Size) -> None:
@@ -142,6 +143,14 @@ def _differ(a: Size, b: Size) -> bool:
     if isinstance(a, int) and isinstance(b, int):
         return a != b
     return isinstance(a - b, int) and a != b
+
+
+def template(message: str, left: Size, right: Size) -> str:
+    """Return an op's message with the two sizes, where it names them, left open for the numbers of a run."""
+    for size, slot in sorted(((left, "{left}"), (right, "{right}")), key=lambda pair: -len(str(pair[0]))):
+        if isinstance(size, Dim):
+            message = re.sub(rf"(?<![\w{{]){re.escape(str(size))}(?![\w}}])", slot, message)
+    return message
 
 
 def never_negative(size: Size) -> bool:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from graphc.errors import VerifyError
 from graphc.ir import dim
 from graphc.ir.dim import Size, symbol
-from graphc.ir.infer import Sizes, Unifier, better, types
+from graphc.ir.infer import Sizes, Unifier, better, template, types
 from graphc.ops.base import lookup
 
 A, B, C = symbol("A"), symbol("B"), symbol("C")
@@ -109,3 +109,8 @@ def test_the_better_known_of_two_sizes_does_not_depend_on_their_order() -> None:
 def test_a_missing_attr_is_named() -> None:
     with pytest.raises(VerifyError, match="Const lacks its attr 'value'"):
         types(lookup("Const"), (), lookup("Const").attrs)
+
+
+def test_messages_leave_the_two_sizes_open() -> None:
+    assert template("(A, 3) and (A*B, B): A != A*B", A, A * B) == "({left}, 3) and ({right}, B): {left} != {right}"
+    assert template("AB and {left}", A, 3) == "AB and {left}"

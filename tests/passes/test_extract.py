@@ -374,3 +374,11 @@ def test_a_variable_keeps_its_shape() -> None:
     x = placeholder(None)
     f = extract([], [x], [b.op("Assign", v, x, validate_shape=False).op])
     assert str(f.feeds[0].type) == "float32[2]" and [c.kind for c in f.conditions] == ["equal"]
+
+
+def test_the_message_of_a_condition_speaks_of_the_sizes_of_the_run() -> None:
+    x, w = placeholder(None, None), placeholder(5, 2, name="w")
+    f = extract([b.op("MatMul", x, w)], [x, w])
+    with pytest.raises(ShapeError) as caught:
+        evaluate(f, [np.zeros((3, 4)), np.zeros((5, 2))])
+    assert "4" in str(caught.value) and "x_1" not in str(caught.value)
