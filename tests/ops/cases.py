@@ -2,14 +2,14 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 import graphc.ops  # noqa: F401  (fills the registry)
 from graphc import dtypes
-from graphc.ir import infer
+from graphc.ir import dim, infer
 from graphc.ir.function import Builder, Function, Value
 from graphc.ir.types import TensorType
 from graphc.ops.base import Kind, Op, Sample, all_ops
@@ -68,8 +68,15 @@ def function_of(op: Op, types: Sequence[TensorType], attrs: Any) -> Function:
                     fetch_names=tuple(f"y{i}" for i in range(len(node.outputs))))
 
 
-def samples(ops: Sequence[Op]) -> Iterator[tuple[Op, Sample]]:
-    """Every sample of every op."""
-    for op in ops:
-        for sample in op.samples():
-            yield op, sample
+def symbolic(sample: Sample) -> tuple[tuple[TensorType, ...], dict[str, int]]:
+    """The sample's types with every size above 3 as a symbol, equal sizes the same one; and the symbols' numbers.
+
+    Counters keep their size, which the ops know.
+    """
+    sizes = sorted({n for t in sample.types for n in t.shape if isinstance(n, int) and n > 3})
+    symbols = {n: dim.symbol(f"n{i}") for i, n in enumerate(sizes)}
+    types = tuple(t if t.dtype is dtypes.uint64 and t.shape == (3,) else
+                  TensorType(t.dtype, tuple(symbols.get(n, n) if isinstance(n, int) else n for n in t.shape))
+                  for t in sample.types)
+    return types, {d.name: n for n, d in symbols.items()}
+

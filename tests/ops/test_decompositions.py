@@ -9,15 +9,17 @@ from graphc.ir.evaluate import evaluate
 from graphc.ir.verify import verify
 from graphc.ops.base import NotLowered, Op
 from graphc.passes.decompose import decompose
-from tests.ops.cases import TENSOR_OPS, draw, function_of, generator
+from tests.ops.cases import TENSOR_OPS, draw, function_of, generator, symbolic
 
 _EPS = {float16: 2.0 ** -10, bfloat16: 2.0 ** -7, float32: 2.0 ** -23, float64: 2.0 ** -52}
 
 
 @pytest.mark.parametrize("op", [op for op in TENSOR_OPS if op.decompose is not None], ids=lambda op: op.name)
-def test_decomposition_equals_the_reference(op: Op) -> None:
+@pytest.mark.parametrize("sizes", ["numbers", "symbols"])
+def test_decomposition_equals_the_reference(op: Op, sizes: str) -> None:
     for number, sample in enumerate(op.samples()):
-        whole = function_of(op, sample.types, sample.attrs)
+        types = sample.types if sizes == "numbers" else symbolic(sample)[0]
+        whole = function_of(op, types, sample.attrs)
         parts = verify(decompose(whole))
         for node in parts.nodes:
             assert node.op.decompose is None or not isinstance(node.op.lower, NotLowered), node.op.name

@@ -13,13 +13,14 @@ import pytest
 from graphc import dtypes
 from graphc.backends import interp
 from graphc.dtypes import DType
-from graphc.ir.evaluate import apply
+from graphc.ir import dim
+from graphc.ir.evaluate import apply, resolve_attr
 from graphc.ir.types import TensorType
 from graphc.kernel import verify
 from graphc.kernel.ir import Axis, Expr, For, Guard, Kernel, Load, Param, Site, Stmt, Store, index, size
 from graphc.kernel.primitives import cast, prim
 from graphc.ops.base import Op, Pointwise, RoutineBody, Sample, lookup, widen
-from tests.ops.cases import TENSOR_OPS, Array, draw, function_of, generator
+from tests.ops.cases import TENSOR_OPS, Array, draw, function_of, generator, symbolic
 
 _SPACING = {dtypes.float16: 10, dtypes.bfloat16: 7, dtypes.float32: 23, dtypes.float64: 52}
 
@@ -82,26 +83,28 @@ def _cast(value: Expr, dtype: DType) -> Expr:
     return cast(widen(value) if value.dtype is not dtype else value, dtype)
 
 
-def kernel_of(op: Op, sample: Sample) -> tuple[Kernel, TensorType, Mapping[str, Any]]:
-    node = function_of(op, sample.types, sample.attrs).nodes[0]
+def kernel_of(op: Op, sample: Sample, types: Sequence[TensorType] | None = None, sizes: Sequence[str] = (),
+              ) -> tuple[Kernel, TensorType, Mapping[str, Any]]:
+    types = types or sample.types
+    node = function_of(op, types, sample.attrs).nodes[0]
     (out,) = [v.tensor for v in node.outputs]
-    params = [Param(f"x{i}", t.dtype, t.shape, "in") for i, t in enumerate(sample.types)]
+    params = [Param(f"x{i}", t.dtype, t.shape, "in") for i, t in enumerate(types)]
     body: tuple[Stmt, ...]
     names: _Sites
     match op.lower:
         case Pointwise():
-            names = point = _Point(node.attrs, sample.types, out)
+            names = point = _Point(node.attrs, types, out)
             body = (Store("y", point.index, _cast(_element(op, point), out.dtype)),)
             for a in reversed(range(out.rank)):
                 body = (For(f"i{a}", size(out.shape[a]), body, parallel=True),)
             params.append(Param("y", out.dtype, out.shape, "out"))
         case RoutineBody(body=build, inplace=inplace):
-            names = routine = _Routine(node.attrs, sample.types, out, inplace)
+            names = routine = _Routine(node.attrs, types, out, inplace)
             body = build(routine)
             params.append(Param("y", out.dtype, out.shape, "inout" if inplace else "out"))
         case _:
             raise AssertionError(op.lower)
-    kernel = Kernel(op.name.lower(), tuple(params), (), body, tuple(names.sites))
+    kernel = Kernel(op.name.lower(), tuple(params), tuple(sizes), body, tuple(names.sites))
     verify.verify(kernel)
     return kernel, out, node.attrs
 
@@ -111,14 +114,14 @@ def _stored(values: Array, dtype: DType) -> Array:
 
 
 def execute(kernel: Kernel, out: TensorType, arrays: Sequence[Array], types: Sequence[TensorType],
-            start: Array | None) -> tuple[int, Array]:
+            start: Array | None, sizes: Mapping[str, int] | None = None) -> tuple[int, Array]:
     buffers = {f"x{i}": _stored(a, t.dtype) for i, (a, t) in enumerate(zip(arrays, types, strict=True))}
-    shape = tuple(int(n) for n in out.shape)
+    shape = tuple(dim.evaluate(n, sizes or {}) for n in out.shape)
     poison = np.full(shape, 0x55, np.uint8).astype(out.dtype.storage)
     if out.dtype.is_floating and out.dtype is not dtypes.bfloat16:
         poison = np.full(shape, np.nan, out.dtype.storage)
     buffers["y"] = poison if start is None else _stored(start, out.dtype).copy()
-    status = interp.run(kernel, buffers, {})
+    status = interp.run(kernel, buffers, sizes or {})
     y = buffers["y"]
     return status, dtypes.bfloat16_to_float32(y) if out.dtype is dtypes.bfloat16 else y
 
@@ -139,13 +142,16 @@ LOWERED = [op for op in TENSOR_OPS if isinstance(op.lower, (Pointwise, RoutineBo
 
 
 @pytest.mark.parametrize("op", LOWERED, ids=lambda op: op.name)
-def test_kernel_equals_the_reference(op: Op) -> None:
+@pytest.mark.parametrize("form", ["numbers", "symbols"])
+def test_kernel_equals_the_reference(op: Op, form: str) -> None:
     for number, sample in enumerate(op.samples()):
-        kernel, out, attrs = kernel_of(op, sample)
+        types, sizes = symbolic(sample) if form == "symbols" else (sample.types, {})
+        kernel, out, attrs = kernel_of(op, sample, types, list(sizes))
         arrays = draw(sample, generator(op.name, number), special=True)
-        (want,) = apply(op, arrays, sample.types, attrs, [out])
+        known = TensorType(out.dtype, tuple(dim.evaluate(n, sizes) for n in out.shape))
+        (want,) = apply(op, arrays, sample.types, {k: resolve_attr(v, sizes) for k, v in attrs.items()}, [known])
         start = arrays[op.lower.inplace[0]] if isinstance(op.lower, RoutineBody) and op.lower.inplace else None
-        status, got = execute(kernel, out, arrays, sample.types, start)
+        status, got = execute(kernel, out, arrays, sample.types, start, sizes)
         assert status == 0, kernel.sites[status - 1]
         close(got, want, out.dtype, sample.ulp)
 
