@@ -312,7 +312,7 @@ def parse(text: str) -> Size:
         if at >= len(tokens) or (expected is not None and tokens[at] != expected):
             raise ValueError(f"cannot read size {text!r}")
         at += 1
-        return tokens[at - 1]
+        return str(tokens[at - 1])
 
     def peek() -> str:
         return tokens[at] if at < len(tokens) else ""
