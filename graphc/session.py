@@ -70,7 +70,7 @@ class BaseSession:
         self.graph = graph or get_default_graph()
         self.variables = Variables()
         options = settings.from_environment()
-        threads = 0 if config is None else config.intra_op_parallelism_threads
+        threads = int(vars(config)["intra_op_parallelism_threads"]) if config is not None else 0
         self.options = options.replace(threads=threads) if threads else options
         self.sess_str = target
         self._calls: dict[Any, _Call] = {}
@@ -107,7 +107,7 @@ class BaseSession:
         """
         self._check_open()
         call = self._call(take_apart(self.graph, fetches), feed_keys(self.graph, feed_list or ()))
-        runner, assemble = call.runner, call.assemble
+        runner, assemble = call.runner, call.assemble or tuple
 
         def one(*values: Any) -> Any:
             if self._closed:
@@ -125,7 +125,7 @@ class BaseSession:
             except (BadFeed, OpError, TypeError) as error:
                 raise self._told_of(error, call, values) from None
 
-        function = one if assemble is None else several
+        function = one if call.assemble is None else several
         return (lambda *values, options=None, run_metadata=None: function(*values)) if accept_options else function
 
     def _known(self, key: Any, feed_dict: Mapping[Any, Any] | None) -> _Call | None:
@@ -201,7 +201,8 @@ class BaseSession:
                                    assumptions=assumptions)
         self.seed([slot.name for slot in compiled.program.plan.states])
         watch = NumericsCheck(compiled.program) if self.options.check_numerics else None
-        executor = executor_for(compiled.program, self.variables, compiled.native, self.options.worker_count, watch=watch)
+        executor = executor_for(compiled.program, self.variables, compiled.native, self.options.worker_count,
+                                watch=watch)
         return executor.runner(range(len(feeds)), lambda i, value: feed_value(feeds[i], value)), compiled.conditions
 
     def seed(self, states: Iterable[str]) -> None:
@@ -252,7 +253,8 @@ class BaseSession:
             return error
         names = ", ".join(repr(op.name) for op in missing)
         plural = "s" if len(missing) > 1 else ""
-        text = report(f"Session.run: attempting to use the uninitialized variable{plural} {names}", str(source.capture()),
+        text = report(f"Session.run: attempting to use the uninitialized variable{plural} {names}",
+                      str(source.capture()),
                       describe_operands([op.outputs[0] for op in missing]),
                       "run tf.global_variables_initializer() in this session first")
         return FailedPreconditionError(None, first, text)
@@ -301,7 +303,8 @@ class _Variants:
     is found again by the shapes of the feeds.
     """
 
-    def __init__(self, session: BaseSession, parts: Fetches, feeds: tuple[Tensor, ...], ranks: Mapping[Tensor, int]) -> None:
+    def __init__(self, session: BaseSession, parts: Fetches, feeds: tuple[Tensor, ...],
+                 ranks: Mapping[Tensor, int]) -> None:
         self._session = session
         self._parts = parts
         self._feeds = feeds
@@ -356,7 +359,8 @@ class Session(BaseSession):
         sessions.push(self)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
         sessions.remove(self)
         graphs.remove(self.graph)
         self.close()

@@ -14,9 +14,14 @@ from graphc.graph.fetch import Fetches, feed_value
 from graphc.graph.tensor import Tensor
 from graphc.ir import dim
 from graphc.ir.evaluate import evaluate
+from graphc.ir.function import SymbolSource
 from graphc.passes.extract import extract, states_read
 from graphc.runtime.program import AssumptionFailed
 from graphc.session import Session
+
+
+def _number(fed: np.ndarray, source: SymbolSource) -> int:
+    return fed.shape[source.axis] if source.axis >= 0 else int(fed.reshape(-1)[source.element])
 
 
 class OracleSession(Session):
@@ -36,8 +41,7 @@ class OracleSession(Session):
             if len(values) != len(feeds):
                 raise TypeError(f"{len(feeds)} values are needed, {len(values)} are given")
             arrays = [feed_value(t, v) for t, v in zip(feeds, values, strict=True)]
-            sizes = {s.symbol: arrays[s.feed].shape[s.axis] if s.axis >= 0 else int(arrays[s.feed].reshape(-1)[s.element])
-                     for s in function.sources}
+            sizes = {s.symbol: _number(arrays[s.feed], s) for s in function.sources}
             for number, c in enumerate(function.conditions):
                 left, right = (dim.evaluate(n, sizes) for n in (c.left, c.right))
                 if c.kind == "assume" and left != right and 1 in (left, right):

@@ -207,7 +207,7 @@ def test_what_cannot_be_fetched_or_fed(session: tf.Session) -> None:
         session.run(x + 1, {x: tf.constant(1.0)})
     with pytest.raises(TypeError, match="feed_dict must be a dict"):
         session.run(x + 1, [(x, 1)])
-    with pytest.raises(FetchError, match="neither|not a tensor"):
+    with pytest.raises(FetchError, match=r"neither|not a tensor"):
         session.run(x + 1, {3: 1})
     with pytest.raises(FetchError, match="twice"):
         session.run(x + 1, {x: 1, x.name: 1})

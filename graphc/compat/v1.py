@@ -1,7 +1,7 @@
 """`import graphc.compat.v1 as tf` is `import graphc as tf`.
 
-Owns nothing: every name is looked up in graphc's table.  What turns TensorFlow 2's behaviour off does nothing, since there
-is none.
+Owns nothing: every name is looked up in graphc's table.  What turns TensorFlow 2's behaviour off does nothing, since
+there is none.
 """
 from __future__ import annotations
 

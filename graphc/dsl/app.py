@@ -32,9 +32,10 @@ class _Flags:
     def _parse(self, arguments: Sequence[str] | None = None) -> list[str]:
         """Read the flags and return what is left of the command line."""
         known, rest = self._parser.parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
-        self._values.update({k: v for k, v in vars(known).items() if k not in self._values or v != self._defaults.get(k)})
+        self._values.update({k: v for k,
+                             v in vars(known).items() if k not in self._values or v != self._defaults.get(k)})
         self.__dict__["_parsed"] = True
-        return rest
+        return list(rest)
 
     def __getattr__(self, name: str) -> Any:
         if name not in self._defaults:
@@ -99,5 +100,5 @@ def run(main: Callable[[list[str]], Any] | None = None, argv: Sequence[str] | No
     """Read the flags, call main(argv) with what is left, and exit with what it returns.  Source: tf.app.run."""
     given = list(sys.argv if argv is None else argv)
     rest = FLAGS(given)
-    chosen: Any = main or sys.modules["__main__"].main  # type: ignore[attr-defined]
+    chosen: Any = main or sys.modules["__main__"].main
     sys.exit(chosen(rest))

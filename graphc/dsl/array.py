@@ -18,13 +18,15 @@ from graphc.dsl.reduction import older_name, static_axis
 from graphc.dsl.scope import create, has_tensor, name_scope, plain
 from graphc.errors import GraphError, ShapeError
 from graphc.graph.graph import get_default_graph
+from graphc.graph.operation import at_user
 from graphc.graph.shape import TensorShape
 from graphc.graph.tensor import Tensor
 
 __all__ = ["boolean_mask", "broadcast_dynamic_shape", "broadcast_to", "concat", "constant", "diag", "diag_part",
            "expand_dims", "eye", "fill", "gather", "gather_nd", "identity", "invert_permutation", "linspace",
            "matrix_band_part", "matrix_diag", "matrix_diag_part", "matrix_transpose", "meshgrid", "one_hot", "ones",
-           "ones_like", "pack", "pad", "placeholder", "placeholder_with_default", "range_", "rank", "reshape", "reverse",
+           "ones_like", "pack", "pad", "placeholder", "placeholder_with_default", "range_", "rank", "reshape",
+           "reverse",
            "roll", "scatter_nd", "sequence_mask", "shape", "shape_n", "size", "slice_", "split", "squeeze", "stack",
            "stop_gradient", "strided_slice", "tile", "transpose", "unpack", "unstack", "where", "where_v2", "zeros",
            "zeros_like"]
@@ -39,7 +41,8 @@ def placeholder(dtype: Any, shape: Any = None, name: str | None = None) -> Tenso
     Source: tf.placeholder.
     """
     sizes = TensorShape(shape).sizes
-    return get_default_graph().create_op("Placeholder", (), {"dtype": dtypes.as_dtype(dtype), "shape": sizes}, name).output
+    return get_default_graph().create_op("Placeholder", (), {"dtype": dtypes.as_dtype(dtype), "shape": sizes},
+                                         name).output
 
 
 def placeholder_with_default(input: Any, shape: Any, name: str | None = None) -> Tensor:
@@ -50,7 +53,7 @@ def placeholder_with_default(input: Any, shape: Any, name: str | None = None) ->
 
 
 def static_sizes(sizes: Any) -> Any:
-    """Return a shape argument: a tuple of ints where it is plain, else an integer tensor.  An int is a vector of one."""
+    """Return a shape argument: a tuple of ints where it is plain (an int: of one), else an integer tensor."""
     value = plain(sizes)
     if isinstance(value, int):
         return (value,)
@@ -60,7 +63,8 @@ def static_sizes(sizes: Any) -> Any:
         return ()
     tensor = convert_to_tensor(value, name="shape")
     if tensor.dtype not in (dtypes.int32, dtypes.int64):
-        raise ShapeError(f"a shape must be made of integers, but {tensor.name} is {tensor.dtype.name}")
+        raise at_user(ShapeError, f"a shape must be made of integers, but {tensor.name} is {tensor.dtype.name}",
+                      [tensor])
     return tensor
 
 
@@ -199,7 +203,7 @@ def transpose(a: Any, perm: Any = None, name: str = "transpose", conjugate: bool
         elif x.shape.ndims is not None:
             order = tuple(range(x.shape.ndims))[::-1]
         else:
-            raise ShapeError(f"transpose: the rank of {x.name} is not known; give perm")
+            raise at_user(ShapeError, f"transpose: the rank of {x.name} is not known; give perm", [x])
         return cast(Tensor, create("Transpose", scope, [x, order]))
 
 
@@ -208,7 +212,7 @@ def matrix_transpose(a: Any, name: str = "matrix_transpose") -> Tensor:
     x = convert_to_tensor(a)
     count = x.shape.ndims
     if count is None or count < 2:
-        raise ShapeError(f"matrix_transpose: {x.name} of shape {x.shape} must have rank 2 or more")
+        raise at_user(ShapeError, f"matrix_transpose: {x.shape} must have rank 2 or more", [x])
     return transpose(x, (*range(count - 2), count - 1, count - 2), name)
 
 
@@ -216,7 +220,7 @@ def expand_dims(input: Any, axis: Any = None, name: str | None = None, dim: Any 
     """Return the tensor with a new axis of size 1.  Source: tf.expand_dims."""
     axis = older_name("axis", axis, "dim", dim)
     if axis is None:
-        raise GraphError("expand_dims: axis is missing")
+        raise at_user(GraphError, "expand_dims: axis is missing")
     with name_scope(name, "ExpandDims", [input]) as scope:
         return cast(Tensor, create("ExpandDims", scope, [convert_to_tensor(input, name="input"), static_axis(axis)]))
 
@@ -241,14 +245,15 @@ def tile(input: Any, multiples: Any, name: str | None = None) -> Tensor:
         return cast(Tensor, create("Tile", scope, [convert_to_tensor(input, name="input"), static_sizes(multiples)]))
 
 
-def pad(tensor: Any, paddings: Any, mode: str = "CONSTANT", name: str | None = None, constant_values: Any = 0) -> Tensor:
+def pad(tensor: Any, paddings: Any, mode: str = "CONSTANT", name: str | None = None,
+        constant_values: Any = 0) -> Tensor:
     """Return the tensor with paddings (before, after) on each axis.
 
     mode: "CONSTANT", "REFLECT" or "SYMMETRIC".  Source: tf.pad.
     """
     kind = mode.upper()
     if kind not in ("CONSTANT", "REFLECT", "SYMMETRIC"):
-        raise GraphError(f"pad: mode must be 'CONSTANT', 'REFLECT' or 'SYMMETRIC', not {mode!r}")
+        raise at_user(GraphError, f"pad: mode must be 'CONSTANT', 'REFLECT' or 'SYMMETRIC', not {mode!r}")
     with name_scope(name, "Pad", [tensor, paddings]) as scope:
         x = convert_to_tensor(tensor, name="tensor")
         sides = plain(paddings)
@@ -277,7 +282,7 @@ def roll(input: Any, shift: Any, axis: Any, name: str | None = None) -> Tensor:
         for count, along in pairs:
             length = x.shape[along].value
             if length is None:
-                raise ShapeError(f"roll: axis {along} of {x.name} must have a known size")
+                raise at_user(ShapeError, f"roll: axis {along} of {x.shape} must have a known size", [x])
             cut = (length - count) % length if length else 0
             if cut:
                 x = concat(split(x, [cut, length - cut], along)[::-1], along)
@@ -327,10 +332,10 @@ def unstack(value: Any, num: int | None = None, axis: int = 0, name: str = "unst
         if num is None:
             count = x.shape.ndims
             if count is None or not -count <= axis < count:
-                raise ShapeError(f"unstack: axis {axis} of {x.name} of shape {x.shape} is not known; give num")
+                raise at_user(ShapeError, f"unstack: axis {axis} of {x.shape} is not known; give num", [x])
             num = x.shape[axis].value
             if num is None:
-                raise ShapeError(f"unstack: the size of axis {axis} of {x.name} of shape {x.shape} is not known; give num")
+                raise at_user(ShapeError, f"unstack: the size of axis {axis} of {x.shape} is not known; give num", [x])
         return list(create("Unpack", scope, [x], {"num": num, "axis": axis}))
 
 
@@ -359,7 +364,7 @@ def split(value: Any, num_or_size_splits: Any = None, axis: Any = 0, num: int | 
 def meshgrid(*args: Any, indexing: str = "xy", name: str = "meshgrid") -> list[Tensor]:
     """Return the coordinates of a grid, one tensor per vector.  Source: tf.meshgrid."""
     if indexing not in ("xy", "ij"):
-        raise GraphError(f"meshgrid: indexing must be 'xy' or 'ij', not {indexing!r}")
+        raise at_user(GraphError, f"meshgrid: indexing must be 'xy' or 'ij', not {indexing!r}")
     with name_scope(name, "meshgrid", args):
         vectors = [reshape(v, (-1,)) for v in args]
         count = len(vectors)
@@ -370,7 +375,7 @@ def meshgrid(*args: Any, indexing: str = "xy", name: str = "meshgrid") -> list[T
                 for i, v in enumerate(vectors)]
 
 
-# -- diagonals and choice -----------------------------------------------------------------------------------------------
+# -- diagonals and choice ---------------------------------------------------------------------------------------------
 
 
 def diag(diagonal: Any, name: str | None = None) -> Tensor:
@@ -411,7 +416,8 @@ def where(condition: Any, x: Any = None, y: Any = None, name: str | None = None)
     x and y: the number of true elements is not known before a run.  Source: tf.where.
     """
     if x is None or y is None:
-        raise GraphError("where: the indices of true elements have a size that only the run knows; give x and y")
+        raise at_user(GraphError,
+                      "where: the indices of true elements have a size that only the run knows; give x and y")
     with name_scope(name, "Select", [condition, x, y]) as scope:
         chosen = convert_to_tensor(condition, dtypes.bool_, "condition")
         a, b = matching(x, y)
@@ -432,13 +438,14 @@ def boolean_mask(tensor: Any, mask: Any, name: str = "boolean_mask", axis: int |
 
     Source: tf.boolean_mask.
     """
-    raise GraphError("boolean_mask: the size of the result depends on values; multiply by the mask, or use tf.where")
+    raise at_user(GraphError,
+                  "boolean_mask: the size of the result depends on values; multiply by the mask, or use tf.where")
 
 
 def sequence_mask(lengths: Any, maxlen: Any = None, dtype: Any = dtypes.bool_, name: str | None = None) -> Tensor:
     """Return whether position j lies before length i: shape (..., maxlen).  Source: tf.sequence_mask."""
     if maxlen is None:
-        raise GraphError("sequence_mask: the largest length depends on values; give maxlen")
+        raise at_user(GraphError, "sequence_mask: the largest length depends on values; give maxlen")
     with name_scope(name, "SequenceMask", [lengths, maxlen]):
         given = convert_to_tensor(lengths)
         row = range_(0, maxlen if has_tensor(maxlen) else plain(maxlen), dtype=given.dtype)

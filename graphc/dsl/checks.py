@@ -6,11 +6,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphc import source
 from graphc.dsl.control import no_op
 from graphc.dsl.convert import convert_to_tensor
-from graphc.errors import DTypeError, ShapeError, report
-from graphc.graph.operation import Operation, describe_operands
+from graphc.errors import DTypeError, ShapeError
+from graphc.graph.operation import Operation, at_user
 from graphc.graph.shape import as_shape
 
 __all__ = ["assert_rank", "assert_rank_at_least", "assert_same_float_dtype", "assert_scalar", "assert_type",
@@ -22,8 +21,8 @@ def assert_rank(x: Any, rank: int, data: Any = None, summarize: Any = None, mess
     """Raise ShapeError where the static rank of x is not `rank`.  Source: tf.assert_rank."""
     value = convert_to_tensor(x)
     if value.shape.ndims not in (None, rank):
-        raise ShapeError(report(f"{_lead(message)}{value.name} must have rank {rank}, its shape is {value.shape}",
-                                str(source.capture()), describe_operands([value])))
+        raise at_user(ShapeError, f"{_lead(message)}{value.name} must have rank {rank}, its shape is {value.shape}",
+                      [value])
     return no_op(name or "assert_rank")
 
 
@@ -32,8 +31,8 @@ def assert_rank_at_least(x: Any, rank: int, data: Any = None, summarize: Any = N
     """Raise ShapeError where the static rank of x is below `rank`.  Source: tf.assert_rank_at_least."""
     value = convert_to_tensor(x)
     if value.shape.ndims is not None and value.shape.ndims < rank:
-        raise ShapeError(report(f"{_lead(message)}{value.name} must have rank {rank} or more, its shape is {value.shape}",
-                                str(source.capture()), describe_operands([value])))
+        raise at_user(ShapeError, f"{_lead(message)}{value.name} must have rank {rank} or more, its shape is "
+                                  f"{value.shape}", [value])
     return no_op(name or "assert_rank_at_least")
 
 
@@ -48,8 +47,8 @@ def assert_type(tensor: Any, tf_type: Any, message: str | None = None, name: str
     """Raise DTypeError where the tensor has another dtype.  Source: tf.assert_type."""
     value = convert_to_tensor(tensor)
     if not value.dtype.is_compatible_with(tf_type):
-        raise DTypeError(report(f"{_lead(message)}{value.name} must be {tf_type!r}, it is {value.dtype.name}",
-                                str(source.capture()), describe_operands([value])))
+        raise at_user(DTypeError, f"{_lead(message)}{value.name} must be {tf_type!r}, it is {value.dtype.name}",
+                      [value])
     return no_op(name or "statically_determined_correct_type")
 
 
@@ -59,8 +58,7 @@ def assert_same_float_dtype(tensors: Any = None, dtype: Any = None) -> Any:
     found = dtype if dtype is not None or not values else values[0].dtype
     for v in values:
         if v.dtype is not found or not v.dtype.is_floating:
-            raise DTypeError(report(f"{v.name} must be {found}, and floating-point", str(source.capture()),
-                                    describe_operands(values)))
+            raise at_user(DTypeError, f"{v.name} must be {found}, and floating-point", values)
     return found
 
 

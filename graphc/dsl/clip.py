@@ -13,6 +13,7 @@ from graphc.dsl import reduction as red
 from graphc.dsl.convert import convert_to_tensor
 from graphc.dsl.scope import create, name_scope
 from graphc.errors import GraphError
+from graphc.graph.operation import at_user
 from graphc.graph.tensor import IndexedSlices, Tensor
 
 __all__ = ["clip_by_average_norm", "clip_by_global_norm", "clip_by_norm", "clip_by_value", "global_norm"]
@@ -42,12 +43,15 @@ def clip_by_norm(t: Any, clip_norm: Any, axes: Any = None, name: str | None = No
 
 
 def global_norm(t_list: Sequence[Any], name: str | None = None) -> Tensor:
-    """Return sqrt(sum of squares of all elements of all tensors); None entries are left out.  Source: tf.global_norm."""
+    """Return sqrt(sum of squares of all elements of all tensors); None entries are left out.
+
+    Source: tf.global_norm.
+    """
     _check_list(t_list, "global_norm")
     with name_scope(name, "global_norm", list(t_list)):
         halves = [red.l2_loss(t.values if isinstance(t, IndexedSlices) else t) for t in t_list if t is not None]
         if not halves:
-            raise GraphError("global_norm: all entries are None")
+            raise at_user(GraphError, "global_norm: all entries are None")
         total = halves[0] if len(halves) == 1 else ew.add_n(halves)
         return ew.sqrt(total * 2, "global_norm")
 

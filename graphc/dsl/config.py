@@ -6,14 +6,14 @@ Invariant: an unknown field is an error, so that a misspelt option is noticed.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 
 class Record:
     """A record with fixed fields and defaults; nested records exist at once, so `a.b.c = 1` works."""
 
-    _fields: ClassVar[Mapping[str, Any | Callable[[], Any]]] = {}
+    _fields: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, **values: Any) -> None:
         for name, default in self._fields.items():
@@ -38,9 +38,11 @@ class Record:
 class GPUOptions(Record):
     """Accepted and without effect.  Source: tf.GPUOptions."""
 
-    _fields = {"per_process_gpu_memory_fraction": 0.0, "allow_growth": False, "allocator_type": "",
-               "deferred_deletion_bytes": 0, "visible_device_list": "", "polling_active_delay_usecs": 0,
-               "polling_inactive_delay_msecs": 0, "force_gpu_compatible": False, "experimental": dict}
+    _fields: ClassVar[Mapping[str, Any]] = {
+        "per_process_gpu_memory_fraction": 0.0, "allow_growth": False, "allocator_type": "",
+        "deferred_deletion_bytes": 0, "visible_device_list": "", "polling_active_delay_usecs": 0,
+        "polling_inactive_delay_msecs": 0, "force_gpu_compatible": False, "experimental": dict
+    }
 
 
 class OptimizerOptions(Record):
@@ -48,16 +50,20 @@ class OptimizerOptions(Record):
 
     L0, L1 = -1, 0
     OFF, ON_1, ON_2 = -1, 1, 2
-    _fields = {"do_common_subexpression_elimination": True, "do_constant_folding": True, "do_function_inlining": True,
-               "opt_level": 0, "global_jit_level": 0, "max_folded_constant_in_bytes": 0}
+    _fields: ClassVar[Mapping[str, Any]] = {
+        "do_common_subexpression_elimination": True, "do_constant_folding": True, "do_function_inlining": True,
+        "opt_level": 0, "global_jit_level": 0, "max_folded_constant_in_bytes": 0
+    }
 
 
 class GraphOptions(Record):
     """Accepted and without effect.  Source: tf.GraphOptions."""
 
-    _fields = {"enable_recv_scheduling": False, "optimizer_options": OptimizerOptions, "build_cost_model": 0,
-               "build_cost_model_after": 0, "infer_shapes": False, "place_pruned_graph": False,
-               "enable_bfloat16_sendrecv": False, "timeline_step": 0, "rewrite_options": None}
+    _fields: ClassVar[Mapping[str, Any]] = {
+        "enable_recv_scheduling": False, "optimizer_options": OptimizerOptions, "build_cost_model": 0,
+        "build_cost_model_after": 0, "infer_shapes": False, "place_pruned_graph": False,
+        "enable_bfloat16_sendrecv": False, "timeline_step": 0, "rewrite_options": None
+    }
 
 
 class ConfigProto(Record):
@@ -66,22 +72,28 @@ class ConfigProto(Record):
     Source: tf.ConfigProto.
     """
 
-    _fields = {"device_count": dict, "intra_op_parallelism_threads": 0, "inter_op_parallelism_threads": 0,
-               "use_per_session_threads": False, "session_inter_op_thread_pool": list, "placement_period": 0,
-               "device_filters": list, "gpu_options": GPUOptions, "allow_soft_placement": False,
-               "log_device_placement": False, "graph_options": GraphOptions, "operation_timeout_in_ms": 0,
-               "rpc_options": None, "cluster_def": None, "isolate_session_state": False, "experimental": dict}
+    _fields: ClassVar[Mapping[str, Any]] = {
+        "device_count": dict, "intra_op_parallelism_threads": 0, "inter_op_parallelism_threads": 0,
+        "use_per_session_threads": False, "session_inter_op_thread_pool": list, "placement_period": 0,
+        "device_filters": list, "gpu_options": GPUOptions, "allow_soft_placement": False,
+        "log_device_placement": False, "graph_options": GraphOptions, "operation_timeout_in_ms": 0,
+        "rpc_options": None, "cluster_def": None, "isolate_session_state": False, "experimental": dict
+    }
 
 
 class RunOptions(Record):
     """Accepted and without effect.  Source: tf.RunOptions."""
 
     NO_TRACE, SOFTWARE_TRACE, HARDWARE_TRACE, FULL_TRACE = 0, 1, 2, 3
-    _fields = {"trace_level": 0, "timeout_in_ms": 0, "inter_op_thread_pool": 0, "output_partition_graphs": False,
-               "debug_options": None, "report_tensor_allocations_upon_oom": False, "experimental": None}
+    _fields: ClassVar[Mapping[str, Any]] = {
+        "trace_level": 0, "timeout_in_ms": 0, "inter_op_thread_pool": 0, "output_partition_graphs": False,
+        "debug_options": None, "report_tensor_allocations_upon_oom": False, "experimental": None
+    }
 
 
 class RunMetadata(Record):
     """Accepted; nothing is recorded in it.  Source: tf.RunMetadata."""
 
-    _fields = {"step_stats": None, "cost_graph": None, "partition_graphs": list, "function_graphs": list}
+    _fields: ClassVar[Mapping[str, Any]] = {
+        "step_stats": None, "cost_graph": None, "partition_graphs": list, "function_graphs": list
+    }

@@ -13,7 +13,7 @@ from graphc.dsl.convert import convert_to_tensor
 from graphc.dsl.scope import create, graph_of, name_scope
 from graphc.errors import GraphError
 from graphc.graph.graph import Graph, get_default_graph
-from graphc.graph.operation import Operation
+from graphc.graph.operation import Operation, at_user
 from graphc.graph.tensor import IndexedSlices, Tensor
 
 __all__ = ["colocate_with", "control_dependencies", "device", "group", "identity", "identity_n", "init_scope",
@@ -21,7 +21,10 @@ __all__ = ["colocate_with", "control_dependencies", "device", "group", "identity
 
 
 def control_dependencies(control_inputs: Iterable[Any] | None) -> AbstractContextManager[None]:
-    """Let operations made inside wait for `control_inputs`; None suspends outer blocks.  Source: tf.control_dependencies."""
+    """Let operations made inside wait for `control_inputs`; None suspends outer blocks.
+
+    Source: tf.control_dependencies.
+    """
     items = None if control_inputs is None else list(control_inputs)
     return get_default_graph().control_dependencies(items)
 
@@ -101,7 +104,7 @@ def tuple_(tensors: Sequence[Any], name: str | None = None, control_inputs: Sequ
     with name_scope(name, "tuple", tensors):
         gates = [t if isinstance(t, Operation) else t.op for t in tensors if t is not None]
         if not gates:
-            raise GraphError("tuple: there is no tensor to wait for")
+            raise at_user(GraphError, "tuple: there is no tensor to wait for")
         with control_dependencies([group(*gates, *(control_inputs or ()))]):
             return [None if t is None else t if isinstance(t, Operation) else _gated(t) for t in tensors]
 

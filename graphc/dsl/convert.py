@@ -1,7 +1,7 @@
 """From Python values to tensors: TensorFlow 1's rules of dtypes.
 
-Owns `constant` and `convert_to_tensor`.  Invariants: tensors are never promoted; a Python number takes the dtype that is
-asked for, else int32 (int64 where it does not fit) or float32; a NumPy array keeps its dtype.
+Owns `constant` and `convert_to_tensor`.  Invariants: tensors are never promoted; a Python number takes the dtype that
+is asked for, else int32 (int64 where it does not fit) or float32; a NumPy array keeps its dtype.
 """
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from graphc.dsl.scope import create, graph_of, has_tensor, name_scope
 from graphc.dtypes import DType, as_dtype
 from graphc.errors import DTypeError, ShapeError, report
 from graphc.graph.graph import get_default_graph, graphs
-from graphc.graph.operation import describe_operands
+from graphc.graph.operation import at_user, describe_operands
 from graphc.graph.shape import Dimension, TensorShape, as_shape
 from graphc.graph.tensor import IndexedSlices, Tensor
 
 
-def constant(value: Any, dtype: Any = None, shape: Any = None, name: str = "Const", verify_shape: bool = False) -> Tensor:
+def constant(value: Any, dtype: Any = None, shape: Any = None, name: str = "Const",
+             verify_shape: bool = False) -> Tensor:
     """Return a constant tensor.
 
     shape: the value is repeated (its last element, row-major) to fill it; with verify_shape it must have that shape.
@@ -69,7 +70,8 @@ def _from_python(value: Any, wanted: DType | None) -> tuple[np.ndarray[Any, Any]
     if wanted is None:
         return _default(found)
     if found.size and not _fits(found.dtype.kind, wanted):
-        raise DTypeError(report(f"{_short(value)} is {_kind_of(value)}, but {wanted.name} is expected", str(source.capture()),
+        raise DTypeError(report(f"{_short(value)} is {_kind_of(value)}, but {wanted.name} is expected",
+                                str(source.capture()),
                                 hint=f"write it as {wanted.name}, or use tf.cast"))
     if wanted.is_integer and found.size and (found.min() < wanted.min or found.max() > wanted.max):
         raise DTypeError(report(f"{_short(value)} does not fit {wanted.name}, which holds {wanted.min} to {wanted.max}",
@@ -132,7 +134,8 @@ def convert_to_tensor(value: Any, dtype: Any = None, name: str | None = None, pr
         value = convert()
     if isinstance(value, Tensor):
         if wanted is not None and value.dtype is not wanted:
-            raise DTypeError(report(f"{value.dtype.name} is given where {wanted.name} is expected", str(source.capture()),
+            raise DTypeError(report(f"{value.dtype.name} is given where {wanted.name} is expected",
+                                    str(source.capture()),
                                     describe_operands([value]), f"convert it: tf.cast(x, tf.{wanted.name})"))
         return value
     if isinstance(value, IndexedSlices):
@@ -163,14 +166,14 @@ def _dtype_within(values: Any) -> DType | None:
         else:
             found = getattr(v, "dtype", None) if has_tensor(v) else None
         if found is not None:
-            return cast(DType, found)
+            return found
     return None
 
 
 def densify(slices: IndexedSlices, name: str | None = None) -> Tensor:
-    """Return rows as the dense tensor that they stand for; equal indices add up.  Raises ShapeError without its shape."""
+    """Return rows as the dense tensor that they stand for; equal indices add up.  Raises ShapeError."""
     if slices.dense_shape is None:
-        raise ShapeError(f"{slices} cannot become a tensor: its dense_shape is not known")
+        raise at_user(ShapeError, f"{slices} cannot become a tensor: its dense_shape is not known")
     with name_scope(name, "Densify", [slices.values]) as scope:
         known = slices.dense_shape.value
         rows = known[0] if known is not None else create("StridedSlice", "rows", [slices.dense_shape], {
@@ -180,7 +183,8 @@ def densify(slices: IndexedSlices, name: str | None = None) -> Tensor:
 
 def convert_n_to_tensor(values: Sequence[Any], dtype: Any = None, name: str | None = None) -> list[Tensor]:
     """Return each of `values` as a tensor; numbers take the dtype of the first tensor among them."""
-    wanted = dtype if dtype is not None else next((v.dtype for v in values if has_tensor(v) and hasattr(v, "dtype")), None)
+    wanted = dtype if dtype is not None else next((v.dtype for v in values if has_tensor(v) and hasattr(v, "dtype")),
+                                                  None)
     return [convert_to_tensor(v, None if has_tensor(v) and dtype is None else wanted,
                               f"{name}_{i}" if name else None) for i, v in enumerate(values)]
 

@@ -13,6 +13,7 @@ from graphc import dtypes
 from graphc.dsl.convert import convert_n_to_tensor, convert_to_tensor, matching
 from graphc.dsl.scope import create, name_scope
 from graphc.errors import DTypeError, ShapeError
+from graphc.graph.operation import at_user
 from graphc.graph.tensor import IndexedSlices, Tensor
 
 __all__ = [
@@ -350,8 +351,10 @@ def divide(x: Any, y: Any, name: str | None = None) -> Tensor:
     return truediv(x, y, name)
 
 
-_WIDE = {dtypes.int8: dtypes.float32, dtypes.uint8: dtypes.float32, dtypes.int16: dtypes.float32, dtypes.uint16: dtypes.float32,
-         dtypes.int32: dtypes.float64, dtypes.int64: dtypes.float64, dtypes.uint32: dtypes.float64, dtypes.uint64: dtypes.float64}
+_WIDE = {dtypes.int8: dtypes.float32, dtypes.uint8: dtypes.float32, dtypes.int16: dtypes.float32,
+         dtypes.uint16: dtypes.float32,
+         dtypes.int32: dtypes.float64, dtypes.int64: dtypes.float64, dtypes.uint32: dtypes.float64,
+         dtypes.uint64: dtypes.float64}
 
 
 def truediv(x: Any, y: Any, name: str | None = None) -> Tensor:
@@ -439,13 +442,13 @@ def bitcast(input: Any, type: Any, name: str | None = None) -> Tensor:
         return typed(Tensor, create("Bitcast", scope, [convert_to_tensor(input)], {"type": dtypes.as_dtype(type)}))
 
 
-# -- of several ---------------------------------------------------------------------------------------------------------
+# -- of several -------------------------------------------------------------------------------------------------------
 
 
 def add_n(inputs: Sequence[Any], name: str | None = None) -> Tensor:
     """Return the sum of tensors of one shape and dtype.  Raises ShapeError for none.  Source: tf.add_n."""
     if not isinstance(inputs, (list, tuple)) or not inputs:
-        raise ShapeError("add_n: the inputs must be a list of at least one tensor")
+        raise at_user(ShapeError, "add_n: the inputs must be a list of at least one tensor")
     with name_scope(name, "AddN", inputs) as scope:
         values = convert_n_to_tensor(inputs)
         return typed(Tensor, create("AddN", scope, values) if len(values) > 1 or name else values[0])
@@ -455,7 +458,7 @@ def accumulate_n(inputs: Sequence[Any], shape: Any = None, tensor_dtype: Any = N
     """Return the sum of tensors of one shape, which must be `shape` where that is given.  Source: tf.accumulate_n."""
     total = add_n(inputs, name)
     if tensor_dtype is not None and total.dtype is not dtypes.as_dtype(tensor_dtype):
-        raise DTypeError(f"accumulate_n: the tensors are {total.dtype.name}, not {dtypes.as_dtype(tensor_dtype).name}")
+        raise at_user(DTypeError, f"accumulate_n: the tensors are not {dtypes.as_dtype(tensor_dtype).name}", [total])
     if shape is not None:
         total.set_shape(shape)
     return total

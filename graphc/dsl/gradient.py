@@ -14,7 +14,7 @@ from graphc.dsl.control import identity
 from graphc.dsl.convert import convert_to_tensor
 from graphc.dsl.scope import create, name_scope
 from graphc.errors import GradientError
-from graphc.graph.operation import Operation
+from graphc.graph.operation import Operation, at_user
 from graphc.graph.tensor import Tensor
 
 __all__ = ["custom_gradient", "gradients", "hessians"]
@@ -41,8 +41,9 @@ def custom_gradient(f: Callable[..., Any]) -> Callable[..., Any]:
                 found = backward(*given)
                 listed = list(found) if isinstance(found, (list, tuple)) else [found]
                 if len(listed) != len(inputs):
-                    raise GradientError(f"custom_gradient: {f.__name__} has {len(inputs)} arguments, but its gradient "
-                                        f"function returns {len(listed)} gradients")
+                    raise at_user(GradientError,
+                                  f"custom_gradient: {f.__name__} has {len(inputs)} arguments, but its gradient "
+                                  f"function returns {len(listed)} gradients")
                 return [None] * count + listed
 
             override_gradient(ends[0].op, gradient)
@@ -62,10 +63,11 @@ def hessians(ys: Any, xs: Any, name: str = "hessians") -> list[Tensor]:
             value = convert_to_tensor(x)
             count = value.shape.num_elements()
             if count is None:
-                raise GradientError(f"hessians: the shape {value.shape} of {value.name} must be known")
+                raise at_user(GradientError, f"hessians: the shape {value.shape} of {value.name} must be known",
+                              [value])
             (first,) = gradients(ys, [value])
             if first is None:
-                raise GradientError(f"hessians: ys do not depend on {value.name}")
+                raise at_user(GradientError, f"hessians: ys do not depend on {value.name}", [value])
             flat = create("Reshape", None, [convert_to_tensor(first), (count,)])
             rows = [gradients(flat[i], [value])[0] for i in range(count)]
             full = [zeros_like(value) if r is None else convert_to_tensor(r) for r in rows]

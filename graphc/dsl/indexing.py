@@ -15,6 +15,7 @@ from graphc import dtypes
 from graphc.dsl.convert import convert_to_tensor
 from graphc.dsl.scope import create, has_tensor, name_scope, plain
 from graphc.errors import ShapeError
+from graphc.graph.operation import at_user
 from graphc.graph.shape import Dimension
 from graphc.graph.tensor import Tensor
 
@@ -91,7 +92,7 @@ def strided_slice(input_: Any, begin: Any, end: Any, strides: Any = None, begin_
         first, last = _plain_or_tensor(begin), _plain_or_tensor(end)
         count = len(first) if isinstance(first, tuple) else first.shape.num_elements()
         if strides is None and count is None:
-            raise ShapeError("strided_slice: the number of entries of begin must be known")
+            raise at_user(ShapeError, "strided_slice: the number of entries of begin must be known")
         step = (1,) * (count or 0) if strides is None else _plain_or_tensor(strides)
         return cast(Tensor, create("StridedSlice", scope, [convert_to_tensor(input_), first, last, step], {
             "begin_mask": begin_mask, "end_mask": end_mask, "ellipsis_mask": ellipsis_mask,
@@ -124,7 +125,10 @@ def gather(params: Any, indices: Any, validate_indices: Any = None, name: str | 
 
 
 def gather_nd(params: Any, indices: Any, name: str | None = None) -> Tensor:
-    """Return the elements or slices of `params` at the positions in the last axis of `indices`.  Source: tf.gather_nd."""
+    """Return the elements or slices of `params` at the positions in the last axis of `indices`.
+
+    Source: tf.gather_nd.
+    """
     with name_scope(name, "GatherNd", [params, indices]) as scope:
         return cast(Tensor, create("GatherNd", scope, [convert_to_tensor(params, name="params"),
                                                        convert_to_tensor(indices, name="indices")]))
@@ -151,7 +155,8 @@ def one_hot(indices: Any, depth: Any, on_value: Any = None, off_value: Any = Non
             wanted = dtypes.float32
         unit = wanted is not None and wanted.is_bool
         on = convert_to_tensor((True if unit else 1) if on_value is None else on_value, wanted, "on_value")
-        off = convert_to_tensor((False if unit else 0) if off_value is None else off_value, wanted or on.dtype, "off_value")
+        off = convert_to_tensor((False if unit else 0) if off_value is None else off_value, wanted or on.dtype,
+                                "off_value")
         count = plain(depth)
         return cast(Tensor, create("OneHot", scope, [
             convert_to_tensor(indices, name="indices"),

@@ -16,6 +16,7 @@ from graphc.dsl import array, random
 from graphc.dsl import math as maths
 from graphc.dsl.convert import constant
 from graphc.errors import DTypeError, ShapeError
+from graphc.graph.operation import at_user
 from graphc.graph.tensor import Tensor
 
 
@@ -61,7 +62,7 @@ class Constant(Initializer):
 
     def __init__(self, value: Any = 0, dtype: Any = dtypes.float32, verify_shape: bool = False) -> None:
         if not (np.isscalar(value) or isinstance(value, (list, tuple, np.ndarray))):
-            raise DTypeError(f"constant_initializer: the value must be numbers, not {type(value).__name__}")
+            raise at_user(DTypeError, f"constant_initializer: the value must be numbers, not {type(value).__name__}")
         self.value = value
         self.dtype = dtypes.as_dtype(dtype)
         self._verify_shape = verify_shape
@@ -75,7 +76,8 @@ class Constant(Initializer):
 class RandomUniform(Initializer):
     """Uniform in [minval, maxval).  Source: tf.random_uniform_initializer."""
 
-    def __init__(self, minval: Any = 0, maxval: Any = None, seed: int | None = None, dtype: Any = dtypes.float32) -> None:
+    def __init__(self, minval: Any = 0, maxval: Any = None, seed: int | None = None,
+                 dtype: Any = dtypes.float32) -> None:
         self.minval = minval
         self.maxval = maxval
         self.seed = seed
@@ -90,7 +92,8 @@ class RandomUniform(Initializer):
 class RandomNormal(Initializer):
     """Normal with the given mean and deviation.  Source: tf.random_normal_initializer."""
 
-    def __init__(self, mean: float = 0.0, stddev: float = 1.0, seed: int | None = None, dtype: Any = dtypes.float32) -> None:
+    def __init__(self, mean: float = 0.0, stddev: float = 1.0, seed: int | None = None,
+                 dtype: Any = dtypes.float32) -> None:
         self.mean = mean
         self.stddev = stddev
         self.seed = seed
@@ -156,7 +159,7 @@ class Orthogonal(Initializer):
     def __call__(self, shape: Any, dtype: Any = None, partition_info: Any = None) -> Tensor:
         sizes = _sizes(shape)
         if len(sizes) < 2:
-            raise ShapeError(f"orthogonal_initializer: the shape must have rank 2 or more, not {tuple(sizes)}")
+            raise at_user(ShapeError, f"orthogonal_initializer: the shape must have rank 2 or more, not {tuple(sizes)}")
         wanted = self.dtype if dtype is None else dtypes.as_dtype(dtype)
         rows, columns = math.prod(sizes[:-1]), sizes[-1]
         normal = random.random_normal((max(rows, columns), min(rows, columns)), dtype=wanted, seed=self.seed)
@@ -191,9 +194,9 @@ class Identity(Initializer):
     def __call__(self, shape: Any, dtype: Any = None, partition_info: Any = None) -> Tensor:
         sizes = _sizes(shape)
         if len(sizes) != 2:
-            raise ShapeError(f"identity initializer: the shape must have rank 2, not {tuple(sizes)}")
+            raise at_user(ShapeError, f"identity initializer: the shape must have rank 2, not {tuple(sizes)}")
         wanted = self.dtype if dtype is None else dtypes.as_dtype(dtype)
-        return constant(self.gain * np.eye(*sizes), wanted)
+        return constant(self.gain * np.eye(sizes[0], sizes[1]), wanted)
 
 
 def fans(shape: Any) -> tuple[float, float]:
@@ -213,12 +216,15 @@ def _sizes(shape: Sequence[Any]) -> list[int]:
 def _floating(dtype: Any) -> dtypes.DType:
     wanted = dtypes.as_dtype(dtype)
     if not wanted.is_floating:
-        raise DTypeError(f"this initializer makes floating-point values, not {wanted.name}")
+        raise at_user(DTypeError, f"this initializer makes floating-point values, not {wanted.name}")
     return wanted
 
 
 def glorot_uniform(seed: int | None = None, dtype: Any = dtypes.float32) -> Initializer:
-    """Return VarianceScaling(1, "fan_avg", "uniform").  Source: tf.glorot_uniform_initializer; Glorot and Bengio (2010)."""
+    """Return VarianceScaling(1, "fan_avg", "uniform").
+
+    Source: tf.glorot_uniform_initializer; Glorot and Bengio (2010).
+    """
     return VarianceScaling(1.0, "fan_avg", "uniform", seed, dtype)
 
 

@@ -5,7 +5,7 @@ Invariant: a layer's variables are "NAME/kernel" and "NAME/bias", made once and 
 """
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from graphc.dsl import array, initializers, linear, nn
 from graphc.dsl.control import identity
@@ -13,6 +13,7 @@ from graphc.dsl.convert import convert_to_tensor
 from graphc.dsl.scope import has_tensor, name_scope
 from graphc.dsl.variable_scope import VariableScope, get_variable, variable_scope
 from graphc.errors import ShapeError
+from graphc.graph.operation import at_user
 from graphc.graph.tensor import Tensor
 
 __all__ = ["Dense", "Dropout", "Flatten", "dense", "dropout", "flatten", "fully_connected", "l1_regularizer",
@@ -73,7 +74,8 @@ class Dense(Layer):
     """activation(inputs @ kernel + bias) over the last axis.  Source: tf.layers.Dense."""
 
     def __init__(self, units: int, activation: Any = None, use_bias: bool = True, kernel_initializer: Any = None,
-                 bias_initializer: Any = initializers.Zeros, kernel_regularizer: Any = None, bias_regularizer: Any = None,
+                 bias_initializer: Any = initializers.Zeros, kernel_regularizer: Any = None,
+                 bias_regularizer: Any = None,
                  activity_regularizer: Any = None, kernel_constraint: Any = None, bias_constraint: Any = None,
                  trainable: bool = True, name: str | None = None, _reuse: Any = None) -> None:
         super().__init__(name, "dense", trainable, _reuse)
@@ -89,7 +91,7 @@ class Dense(Layer):
         rank = inputs.shape.ndims
         width = inputs.shape[-1].value if rank else None
         if rank is None or width is None:
-            raise ShapeError(f"dense: the last axis of {inputs.name} of shape {inputs.shape} must have a known size")
+            raise at_user(ShapeError, f"dense: the last axis of {inputs.shape} must have a known size", [inputs])
         self.kernel = self._variable("kernel", [width, self.units], inputs, *self._kernel)
         if self.use_bias:
             self.bias = self._variable("bias", [self.units], inputs, *self._bias)
@@ -99,7 +101,7 @@ class Dense(Layer):
             result = linear.tensordot(inputs, self.kernel, [[rank - 1], [0]])
         if self.use_bias:
             result = nn.bias_add(result, self.bias)
-        return result if self.activation is None else self.activation(result)  # type: ignore[no-any-return]
+        return result if self.activation is None else cast(Tensor, self.activation(result))
 
 
 def dense(inputs: Any, units: int, activation: Any = None, use_bias: bool = True, kernel_initializer: Any = None,
@@ -107,14 +109,16 @@ def dense(inputs: Any, units: int, activation: Any = None, use_bias: bool = True
           activity_regularizer: Any = None, kernel_constraint: Any = None, bias_constraint: Any = None,
           trainable: bool = True, name: str | None = None, reuse: Any = None) -> Tensor:
     """Return activation(inputs @ kernel + bias) over the last axis.  Source: tf.layers.dense."""
-    return Dense(units, activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
+    return Dense(units, activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer,
+                 bias_regularizer,
                  activity_regularizer, kernel_constraint, bias_constraint, trainable, name, reuse)(inputs)
 
 
 class Dropout(Layer):
     """nn.dropout while `training`, else the inputs.  Source: tf.layers.Dropout."""
 
-    def __init__(self, rate: Any = 0.5, noise_shape: Any = None, seed: int | None = None, name: str | None = None) -> None:
+    def __init__(self, rate: Any = 0.5, noise_shape: Any = None, seed: int | None = None,
+                 name: str | None = None) -> None:
         super().__init__(name, "dropout")
         self.rate = rate
         self.noise_shape = noise_shape
@@ -146,7 +150,7 @@ class Flatten(Layer):
     def call(self, inputs: Tensor, **arguments: Any) -> Tensor:
         sizes = inputs.shape.sizes
         if sizes is None or len(sizes) < 1:
-            raise ShapeError(f"flatten: {inputs.name} of shape {inputs.shape} must have a known rank of 1 or more")
+            raise at_user(ShapeError, f"flatten: {inputs.shape} must have a known rank of 1 or more", [inputs])
         width = inputs.shape[1:].num_elements()
         if width is not None:
             return array.reshape(inputs, [-1, width])
@@ -170,17 +174,19 @@ def fully_connected(inputs: Any, num_outputs: int, activation_fn: Any = nn.relu,
     value = convert_to_tensor(inputs, name="inputs")
     width = value.shape[-1].value if value.shape.ndims else None
     if width is None:
-        raise ShapeError(f"fully_connected: the last axis of {value.name} of shape {value.shape} must have a known size")
+        raise at_user(ShapeError, f"fully_connected: the last axis of {value.shape} must have a known size", [value])
     with variable_scope(scope, "fully_connected", [value], reuse=reuse):
-        weights = get_variable("weights", [width, num_outputs], value.dtype, weights_initializer, weights_regularizer, trainable)
+        weights = get_variable("weights", [width, num_outputs], value.dtype, weights_initializer, weights_regularizer,
+                               trainable)
         rank = value.shape.ndims or 2
         result = linear.matmul(value, weights) if rank == 2 else linear.tensordot(value, weights, [[rank - 1], [0]])
         if normalizer_fn is not None:
             result = normalizer_fn(result, **(normalizer_params or {}))
         elif biases_initializer is not None:
-            biases = get_variable("biases", [num_outputs], value.dtype, biases_initializer, biases_regularizer, trainable)
+            biases = get_variable("biases", [num_outputs], value.dtype, biases_initializer, biases_regularizer,
+                                  trainable)
             result = nn.bias_add(result, biases)
-        return result if activation_fn is None else activation_fn(result)  # type: ignore[no-any-return]
+        return result if activation_fn is None else cast(Tensor, activation_fn(result))
 
 
 def l2_regularizer(scale: float, scope: str | None = None) -> Any:

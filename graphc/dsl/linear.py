@@ -14,19 +14,22 @@ from graphc.dsl import reduction as red
 from graphc.dsl.convert import convert_n_to_tensor, convert_to_tensor, matching
 from graphc.dsl.scope import create, name_scope, plain
 from graphc.errors import GraphError, ShapeError
+from graphc.graph.operation import at_user
 from graphc.graph.tensor import Tensor
 
 __all__ = ["batch_matmul", "einsum", "matmul", "matvec", "norm", "tensordot", "trace"]
 
 
 def matmul(a: Any, b: Any, transpose_a: bool = False, transpose_b: bool = False, adjoint_a: bool = False,
-           adjoint_b: bool = False, a_is_sparse: bool = False, b_is_sparse: bool = False, name: str | None = None) -> Tensor:
+           adjoint_b: bool = False, a_is_sparse: bool = False, b_is_sparse: bool = False,
+           name: str | None = None) -> Tensor:
     """Return a @ b over the last two axes; leading axes are batches and broadcast.
 
-    adjoint_a, adjoint_b: as the transposes, since elements are real.  Raises ShapeError, DTypeError.  Source: tf.matmul.
+    adjoint_a, adjoint_b: as the transposes, since elements are real.  Raises ShapeError, DTypeError.  Source:
+    tf.matmul.
     """
     if (transpose_a and adjoint_a) or (transpose_b and adjoint_b):
-        raise GraphError("matmul: give transpose or adjoint, not both")
+        raise at_user(GraphError, "matmul: give transpose or adjoint, not both")
     with name_scope(name, "MatMul", [a, b]) as scope:
         x, y = matching(a, b, ("a", "b"))
         ta, tb = transpose_a or adjoint_a, transpose_b or adjoint_b
@@ -57,7 +60,7 @@ def tensordot(a: Any, b: Any, axes: Any, name: str | None = None) -> Tensor:
         x, y = matching(a, b, ("a", "b"))
         ra, rb = x.shape.ndims, y.shape.ndims
         if ra is None or rb is None:
-            raise ShapeError("tensordot: the ranks of both tensors must be known")
+            raise at_user(ShapeError, "tensordot: the ranks of both tensors must be known")
         over_a, over_b = _pairs(plain(axes), ra, rb)
         letters = iter("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
         first = [next(letters) for _ in range(ra)]
@@ -72,16 +75,16 @@ def tensordot(a: Any, b: Any, axes: Any, name: str | None = None) -> Tensor:
 def _pairs(axes: Any, ra: int, rb: int) -> tuple[list[int], list[int]]:
     if isinstance(axes, int):
         if not 0 <= axes <= min(ra, rb):
-            raise ShapeError(f"tensordot: axes must be from 0 to {min(ra, rb)}, not {axes}")
+            raise at_user(ShapeError, f"tensordot: axes must be from 0 to {min(ra, rb)}, not {axes}")
         return list(range(ra - axes, ra)), list(range(axes))
     if not isinstance(axes, (list, tuple)) or len(axes) != 2:
-        raise ShapeError(f"tensordot: axes must be a count or a pair, not {axes!r}")
+        raise at_user(ShapeError, f"tensordot: axes must be a count or a pair, not {axes!r}")
     first, second = ([v] if isinstance(v, int) else list(v) for v in axes)
     if len(first) != len(second):
-        raise ShapeError(f"tensordot: {len(first)} axes of a are paired with {len(second)} of b")
+        raise at_user(ShapeError, f"tensordot: {len(first)} axes of a are paired with {len(second)} of b")
     for chosen, rank in ((first, ra), (second, rb)):
         if any(not -rank <= v < rank for v in chosen):
-            raise ShapeError(f"tensordot: axes {chosen} are out of range for rank {rank}")
+            raise at_user(ShapeError, f"tensordot: axes {chosen} are out of range for rank {rank}")
     return [v % ra for v in first], [v % rb for v in second]
 
 
@@ -107,7 +110,7 @@ def _terms(equation: str, given: Sequence[Tensor]) -> tuple[list[str], str]:
     left, arrow, out = text.partition("->")
     terms = left.split(",")
     if len(terms) != len(given):
-        raise GraphError(f"einsum: {equation!r} is about {len(terms)} tensors, {len(given)} are given")
+        raise at_user(GraphError, f"einsum: {equation!r} is about {len(terms)} tensors, {len(given)} are given")
     if "..." in text:
         free = [c for c in "ZYXWVUTSRQPONMLKJIHGFEDCBA" if c not in text]
         most = max((_hidden(t, g) for t, g in zip(terms, given, strict=True)), default=0)
@@ -121,7 +124,7 @@ def _terms(equation: str, given: Sequence[Tensor]) -> tuple[list[str], str]:
         out = dots + "".join(sorted(c for c in set(letters) - set(dots) if letters.count(c) == 1))
     for c in "".join(terms) + out:
         if not c.isalpha():
-            raise GraphError(f"einsum: {equation!r} holds {c!r}, which is not a letter")
+            raise at_user(GraphError, f"einsum: {equation!r} holds {c!r}, which is not a letter")
     return terms, out
 
 
@@ -130,7 +133,7 @@ def _hidden(term: str, given: Tensor) -> int:
         return 0
     rank = given.shape.ndims
     if rank is None:
-        raise ShapeError(f"einsum: '...' needs a known rank, but that of {given.name} is not known")
+        raise at_user(ShapeError, f"einsum: '...' needs a known rank, but that of {given.name} is not known", [given])
     return rank - len(term.replace("...", ""))
 
 
@@ -142,14 +145,15 @@ def norm(tensor: Any, ord: Any = "euclidean", axis: Any = None, keepdims: bool |
         x = convert_to_tensor(tensor)
         if ord in ("euclidean", "fro", 2, 2.0):
             if ord in (2, 2.0) and isinstance(axis, (list, tuple)) and len(axis) == 2:
-                raise GraphError("norm: the spectral norm of matrices is not supported")
+                raise at_user(GraphError, "norm: the spectral norm of matrices is not supported")
             return ew.sqrt(red.reduce_sum(ew.square(x), axis, keep))
         if ord == float("inf"):
             return red.reduce_max(ew.abs(x), axis, keep)
         if ord == 1:
             return red.reduce_sum(ew.abs(x), axis, keep)
         if not isinstance(ord, (int, float)) or ord <= 0:
-            raise GraphError(f"norm: ord must be 'euclidean', 'fro', a positive number or infinity, not {ord!r}")
+            raise at_user(GraphError,
+                          f"norm: ord must be 'euclidean', 'fro', a positive number or infinity, not {ord!r}")
         return ew.pow(red.reduce_sum(ew.pow(ew.abs(x), ord), axis, keep), 1.0 / ord)
 
 

@@ -15,6 +15,7 @@ from graphc.dsl.collections import GraphKeys, add_to_collection, get_collection
 from graphc.dsl.convert import convert_to_tensor
 from graphc.dsl.scope import name_scope
 from graphc.errors import GraphError, ShapeError
+from graphc.graph.operation import at_user
 from graphc.graph.tensor import Tensor
 
 __all__ = ["Reduction", "absolute_difference", "add_loss", "compute_weighted_loss", "cosine_distance",
@@ -42,7 +43,7 @@ class Reduction:
     def validate(cls, key: str) -> None:
         """Raise ValueError for what is no reduction."""
         if key not in cls.all():
-            raise GraphError(f"{key!r} is no reduction of losses; known: {', '.join(cls.all())}")
+            raise at_user(GraphError, f"{key!r} is no reduction of losses; known: {', '.join(cls.all())}")
 
 
 def compute_weighted_loss(losses: Any, weights: Any = 1.0, scope: str | None = None,
@@ -50,7 +51,8 @@ def compute_weighted_loss(losses: Any, weights: Any = 1.0, scope: str | None = N
                           reduction: str = Reduction.SUM_BY_NONZERO_WEIGHTS) -> Tensor:
     """Return losses * weights, reduced; the mean over elements of non-zero weight by default.
 
-    weights: a number, or a tensor whose axes have size 1 or that of the losses.  Source: tf.losses.compute_weighted_loss.
+    weights: a number, or a tensor whose axes have size 1 or that of the losses.  Source:
+    tf.losses.compute_weighted_loss.
     """
     Reduction.validate(reduction)
     with name_scope(scope, "weighted_loss", [losses, weights]):
@@ -68,7 +70,7 @@ def compute_weighted_loss(losses: Any, weights: Any = 1.0, scope: str | None = N
                 loss = _safe_divide(loss, _present(wide, factors, weights))
             elif reduction == Reduction.SUM_OVER_BATCH_SIZE:
                 loss = _safe_divide(loss, _count(wide))
-        loss = ew.cast(loss, values.dtype)
+        loss = convert_to_tensor(ew.cast(loss, values.dtype))
         if loss_collection is not None:
             add_to_collection(loss_collection, loss)
         return loss
@@ -79,15 +81,15 @@ def _check_weights(weights: Tensor, values: Tensor) -> None:
     if not a or b is None:
         return
     if len(a) != len(b) or any(x not in (1, None, y) and y is not None for x, y in zip(a, b, strict=True)):
-        raise ShapeError(f"weights of shape {weights.shape} do not fit losses of shape {values.shape}: every axis must have "
-                         "size 1 or the losses' size")
+        raise at_user(ShapeError, f"weights {weights.shape} do not fit losses {values.shape}", [weights, values],
+                      "every axis of the weights must have size 1 or the losses' size")
 
 
 def _count(values: Tensor) -> Tensor:
     number = values.shape.num_elements()
     if number is not None:
         return convert_to_tensor(float(number), values.dtype, "num_elements")
-    return ew.cast(array.size(values), values.dtype)
+    return convert_to_tensor(ew.cast(array.size(values), values.dtype))
 
 
 def _present(values: Tensor, factors: Tensor, weights: Any) -> Tensor:
@@ -102,17 +104,18 @@ def _safe_divide(total: Tensor, count: Tensor) -> Tensor:
     return ew.div_no_nan(total, count, "value")
 
 
-def _loss(default: str, scope: str | None, first: Any, labels: Any, weights: Any, collection: str | None, reduction: str,
+def _loss(default: str, scope: str | None, first: Any, labels: Any, weights: Any, collection: str | None,
+          reduction: str,
           function: Callable[[Tensor, Tensor], Tensor], label_name: str = "labels") -> Tensor:
     """A loss of predictions and labels of one shape, in float32."""
     if labels is None or first is None:
-        raise GraphError(f"{default}: {label_name} and predictions must both be given")
+        raise at_user(GraphError, f"{default}: {label_name} and predictions must both be given")
     with name_scope(scope, default, [first, labels, weights]) as inner:
         x = ew.to_float(convert_to_tensor(first))
         y = ew.to_float(convert_to_tensor(labels))
         if not x.shape.is_compatible_with(y.shape):
-            raise ShapeError(f"{default}: predictions of shape {x.shape} and {label_name} of shape {y.shape} must have one "
-                             "shape")
+            raise at_user(ShapeError,
+                          f"{default}: predictions {x.shape} and {label_name} {y.shape} must have one shape", [x, y])
         return compute_weighted_loss(function(x, y), weights, inner, collection, reduction)
 
 
@@ -160,13 +163,17 @@ def hinge_loss(labels: Any, logits: Any, weights: Any = 1.0, scope: str | None =
                  lambda x, y: nn.relu(1 - (2 * y - 1) * x))
 
 
-def cosine_distance(labels: Any, predictions: Any, axis: int | None = None, weights: Any = 1.0, scope: str | None = None,
+def cosine_distance(labels: Any, predictions: Any, axis: int | None = None, weights: Any = 1.0,
+                    scope: str | None = None,
                     loss_collection: str | None = GraphKeys.LOSSES,
                     reduction: str = Reduction.SUM_BY_NONZERO_WEIGHTS, dim: int | None = None) -> Tensor:
-    """Return the mean of 1 - sum(predictions * labels) over `axis` of unit vectors.  Source: tf.losses.cosine_distance."""
+    """Return the mean of 1 - sum(predictions * labels) over `axis` of unit vectors.
+
+    Source: tf.losses.cosine_distance.
+    """
     along = red.older_name("axis", axis, "dim", dim)
     if along is None:
-        raise GraphError("cosine_distance: axis is missing")
+        raise at_user(GraphError, "cosine_distance: axis is missing")
     return _loss("cosine_distance_loss", scope, predictions, labels, weights, loss_collection, reduction,
                  lambda x, y: 1 - red.reduce_sum(x * y, along, True))
 
@@ -187,13 +194,16 @@ def sigmoid_cross_entropy(multi_class_labels: Any, logits: Any, weights: Any = 1
 def softmax_cross_entropy(onehot_labels: Any, logits: Any, weights: Any = 1.0, label_smoothing: float = 0,
                           scope: str | None = None, loss_collection: str | None = GraphKeys.LOSSES,
                           reduction: str = Reduction.SUM_BY_NONZERO_WEIGHTS) -> Tensor:
-    """Return the mean softmax cross-entropy; labels smoothed towards 1/classes.  Source: tf.losses.softmax_cross_entropy."""
+    """Return the mean softmax cross-entropy; labels smoothed towards 1/classes.
+
+    Source: tf.losses.softmax_cross_entropy.
+    """
     with name_scope(scope, "softmax_cross_entropy_loss", [logits, onehot_labels, weights]) as inner:
         x = convert_to_tensor(logits)
         y = ew.cast(convert_to_tensor(onehot_labels), x.dtype)
         if not x.shape.is_compatible_with(y.shape):
-            raise ShapeError(f"softmax_cross_entropy: logits of shape {x.shape} and labels of shape {y.shape} must have one "
-                             "shape")
+            raise at_user(ShapeError,
+                          f"softmax_cross_entropy: logits {x.shape} and labels {y.shape} must have one shape", [x, y])
         if label_smoothing > 0:
             classes = ew.cast(array.shape(y)[1], x.dtype) if y.shape[1].value is None else float(int(y.shape[1]))
             y = y * (1 - label_smoothing) + label_smoothing / classes
@@ -235,7 +245,8 @@ def get_regularization_loss(scope: str | None = None, name: str = "total_regular
     return _sum(get_regularization_losses(scope), name)
 
 
-def get_total_loss(add_regularization_losses: bool = True, name: str = "total_loss", scope: str | None = None) -> Tensor:
+def get_total_loss(add_regularization_losses: bool = True, name: str = "total_loss",
+                   scope: str | None = None) -> Tensor:
     """Return the sum of all collected losses, with those of regularizers.  Source: tf.losses.get_total_loss."""
     losses = get_losses(scope)
     if add_regularization_losses:

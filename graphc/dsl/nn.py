@@ -16,18 +16,20 @@ from graphc.dsl.reduction import l2_loss, older_name
 from graphc.dsl.scope import create, has_tensor, name_scope, plain
 from graphc.dsl.variable import Variable
 from graphc.errors import DTypeError, GraphError, ShapeError
+from graphc.graph.operation import at_user
 from graphc.graph.tensor import Tensor
 
 __all__ = ["batch_norm_with_global_normalization", "batch_normalization", "bias_add", "crelu", "dropout", "elu",
            "embedding_lookup", "in_top_k", "l2_loss", "l2_normalize", "layer_norm", "leaky_relu", "log_poisson_loss",
-           "log_sigmoid", "log_softmax", "moments", "normalize_moments", "relu", "relu6", "relu_layer", "selu", "sigmoid",
+           "log_sigmoid", "log_softmax", "moments", "normalize_moments", "relu", "relu6", "relu_layer", "selu",
+           "sigmoid",
            "sigmoid_cross_entropy_with_logits", "softmax", "softmax_cross_entropy_with_logits",
            "softmax_cross_entropy_with_logits_v2", "softplus", "softsign", "sparse_softmax_cross_entropy_with_logits",
            "sufficient_statistics", "swish", "tanh", "weighted_cross_entropy_with_logits", "weighted_moments",
            "xw_plus_b", "zero_fraction"]
 
 
-# -- activations --------------------------------------------------------------------------------------------------------
+# -- activations ------------------------------------------------------------------------------------------------------
 
 
 def _unary(op_type: str, x: Any, name: str | None, **attrs: Any) -> Tensor:
@@ -88,7 +90,7 @@ def crelu(features: Any, name: str | None = None, axis: int = -1) -> Tensor:
         return relu(array.concat([x, ew.negative(x)], axis), scope)
 
 
-# -- softmax ------------------------------------------------------------------------------------------------------------
+# -- softmax ----------------------------------------------------------------------------------------------------------
 
 
 def softmax(logits: Any, axis: int | None = None, name: str | None = None, dim: int | None = None) -> Tensor:
@@ -116,13 +118,13 @@ def _last(x: Tensor, axis: int, what: str) -> tuple[Tensor, tuple[int, ...] | No
     if axis == -1 or (rank is not None and axis == rank - 1):
         return x, None
     if rank is None or not -rank <= axis < rank:
-        raise ShapeError(f"{what}: axis {axis} is out of range for {x.name} of shape {x.shape}")
+        raise at_user(ShapeError, f"{what}: axis {axis} is out of range for {x.shape}", [x])
     order = list(range(rank))
     order[axis], order[-1] = order[-1], order[axis]
     return array.transpose(x, order), tuple(order)
 
 
-# -- losses per example ---------------------------------------------------------------------------------------------------
+# -- losses per example -----------------------------------------------------------------------------------------------
 
 
 def softmax_cross_entropy_with_logits_v2(labels: Any = None, logits: Any = None, axis: int | None = None,
@@ -136,7 +138,8 @@ def softmax_cross_entropy_with_logits_v2(labels: Any = None, logits: Any = None,
 
 
 def softmax_cross_entropy_with_logits(_sentinel: Any = None, labels: Any = None, logits: Any = None,
-                                      dim: int | None = None, name: str | None = None, axis: int | None = None) -> Tensor:
+                                      dim: int | None = None, name: str | None = None,
+                                      axis: int | None = None) -> Tensor:
     """Return -sum(labels * log_softmax(logits)) along `axis`; no gradient flows into the labels.
 
     Arguments are named, since their order was easy to mistake.  Source: tf.nn.softmax_cross_entropy_with_logits.
@@ -148,9 +151,9 @@ def softmax_cross_entropy_with_logits(_sentinel: Any = None, labels: Any = None,
 
 def _named_only(function: str, sentinel: Any, labels: Any, logits: Any) -> None:
     if sentinel is not None:
-        raise GraphError(f"{function}: name the arguments: {function}(labels=..., logits=...)")
+        raise at_user(GraphError, f"{function}: name the arguments: {function}(labels=..., logits=...)")
     if labels is None or logits is None:
-        raise GraphError(f"{function}: labels and logits must both be given")
+        raise at_user(GraphError, f"{function}: labels and logits must both be given")
 
 
 def _cross_entropy(labels: Any, logits: Any, axis: int | None, name: str | None, default: str, stop: bool) -> Tensor:
@@ -192,8 +195,9 @@ def sparse_softmax_cross_entropy_with_logits(_sentinel: Any = None, labels: Any 
         x, y = convert_to_tensor(logits, name="logits"), convert_to_tensor(labels, name="labels")
         ranks = (x.shape.ndims, y.shape.ndims)
         if None not in ranks and ranks[1] != cast(int, ranks[0]) - 1:
-            raise ShapeError(f"sparse_softmax_cross_entropy_with_logits: labels of shape {y.shape} must have one axis less "
-                             f"than logits of shape {x.shape}")
+            raise at_user(ShapeError,
+                          f"sparse_softmax_cross_entropy_with_logits: labels {y.shape} must have one axis less "
+                                      f"than logits {x.shape}", [y, x])
         if ranks[0] == 2:
             loss, _ = create("SparseSoftmaxCrossEntropyWithLogits", scope, [x, y])
             return cast(Tensor, loss)
@@ -215,8 +219,9 @@ def sigmoid_cross_entropy_with_logits(_sentinel: Any = None, labels: Any = None,
     with name_scope(name, "logistic_loss", [logits, labels]) as scope:
         x, z = matching(logits, labels, ("logits", "labels"))
         if not x.shape.is_compatible_with(z.shape):
-            raise ShapeError(f"sigmoid_cross_entropy_with_logits: logits of shape {x.shape} and labels of shape {z.shape} "
-                             "must have one shape")
+            raise at_user(ShapeError,
+                          f"sigmoid_cross_entropy_with_logits: logits {x.shape} and labels {z.shape} must have "
+                                      "one shape", [x, z])
         return ew.add(relu(x) - x * z, ew.log1p(ew.exp(ew.negative(ew.abs(x)))), scope)
 
 
@@ -230,8 +235,8 @@ def weighted_cross_entropy_with_logits(labels: Any = None, logits: Any = None, p
     with name_scope(name, "logistic_loss", [logits, labels]) as scope:
         x, z = matching(logits, labels, ("logits", "labels"))
         if not x.shape.is_compatible_with(z.shape):
-            raise ShapeError(f"weighted_cross_entropy_with_logits: logits of shape {x.shape} and labels of shape {z.shape} "
-                             "must have one shape")
+            raise at_user(ShapeError, f"weighted_cross_entropy_with_logits: logits {x.shape} and labels {z.shape} must "
+                                      "have one shape", [x, z])
         weight = 1 + (convert_to_tensor(pos_weight, x.dtype) - 1) * z
         return ew.add((1 - z) * x, weight * (ew.log1p(ew.exp(ew.negative(ew.abs(x)))) + relu(ew.negative(x))), scope)
 
@@ -251,7 +256,7 @@ def log_poisson_loss(targets: Any, log_input: Any, compute_full_loss: bool = Fal
         return loss
 
 
-# -- linear layers and dropout --------------------------------------------------------------------------------------------
+# -- linear layers and dropout ----------------------------------------------------------------------------------------
 
 
 def bias_add(value: Any, bias: Any, data_format: str | None = None, name: str | None = None) -> Tensor:
@@ -281,21 +286,22 @@ def dropout(x: Any, keep_prob: Any = None, noise_shape: Any = None, seed: int | 
     Raises GraphError for both, or for a rate outside [0, 1).  Sources: tf.nn.dropout; Srivastava et al. (2014).
     """
     if (keep_prob is None) == (rate is None):
-        raise GraphError("dropout: give rate, or its older form keep_prob = 1 - rate, not both")
+        raise at_user(GraphError, "dropout: give rate, or its older form keep_prob = 1 - rate, not both")
     with name_scope(name, "dropout", [x]) as scope:
         value = convert_to_tensor(x, name="x")
         if not value.dtype.is_floating:
-            raise DTypeError(f"dropout: x must be floating-point, not {value.dtype.name}")
+            raise at_user(DTypeError, f"dropout: x must be floating-point, not {value.dtype.name}", [value])
         fixed = not has_tensor(rate) and not has_tensor(keep_prob)
         if fixed:
             dropped = float(rate) if rate is not None else 1.0 - float(keep_prob)
             if not 0 <= dropped < 1:
-                raise GraphError(f"dropout: rate must be in [0, 1), it is {dropped:g}")
+                raise at_user(GraphError, f"dropout: rate must be in [0, 1), it is {dropped:g}")
             if dropped == 0:
                 return array.identity(value, scope)
             keep: Any = float(keep_prob) if keep_prob is not None else 1.0 - dropped
         else:
-            keep = convert_to_tensor(keep_prob, value.dtype) if rate is None else 1 - convert_to_tensor(rate, value.dtype)
+            keep = convert_to_tensor(keep_prob, value.dtype) if rate is None else 1 - convert_to_tensor(rate,
+                                                                                                        value.dtype)
         sizes = _noise_shape(value, noise_shape)
         noise = random.random_uniform(sizes, dtype=value.dtype, seed=seed)
         # a number in [0, 1) lies below keep with probability keep
@@ -315,7 +321,7 @@ def _noise_shape(x: Tensor, noise_shape: Any) -> Any:
     return given
 
 
-# -- normalisation --------------------------------------------------------------------------------------------------------
+# -- normalisation ----------------------------------------------------------------------------------------------------
 
 
 def moments(x: Any, axes: Any, shift: Any = None, name: str | None = None, keep_dims: bool | None = None,
@@ -399,10 +405,11 @@ def batch_normalization(x: Any, mean: Any, variance: Any, offset: Any, scale: An
         if scale is not None:
             factor = factor * scale
         shift = -mean * factor if offset is None else offset - mean * factor
-        return value * ew.cast(factor, value.dtype) + ew.cast(shift, value.dtype)
+        return ew.add(value * ew.cast(factor, value.dtype), ew.cast(shift, value.dtype), "add_1")
 
 
-def batch_norm_with_global_normalization(t: Any = None, m: Any = None, v: Any = None, beta: Any = None, gamma: Any = None,
+def batch_norm_with_global_normalization(t: Any = None, m: Any = None, v: Any = None, beta: Any = None,
+                                         gamma: Any = None,
                                          variance_epsilon: Any = None, scale_after_normalization: Any = None,
                                          name: str | None = None) -> Tensor:
     """Return batch_normalization by its first name.  Source: tf.nn.batch_norm_with_global_normalization."""
@@ -433,7 +440,7 @@ def zero_fraction(value: Any, name: str | None = None) -> Tensor:
         return red.reduce_mean(ew.to_float(ew.equal(x, array.zeros_like(x))))
 
 
-# -- look-up ----------------------------------------------------------------------------------------------------------------
+# -- look-up ----------------------------------------------------------------------------------------------------------
 
 
 def embedding_lookup(params: Any, ids: Any, partition_strategy: str = "mod", name: str | None = None,
@@ -445,7 +452,7 @@ def embedding_lookup(params: Any, ids: Any, partition_strategy: str = "mod", nam
     """
     if isinstance(params, (list, tuple)):
         if len(params) != 1:
-            raise GraphError("embedding_lookup: partitioned embeddings are not supported; pass one tensor")
+            raise at_user(GraphError, "embedding_lookup: partitioned embeddings are not supported; pass one tensor")
         params = params[0]
     with name_scope(name, "embedding_lookup", [params, ids]) as scope:
         if isinstance(params, Variable):
@@ -466,8 +473,9 @@ def in_top_k(predictions: Any, targets: Any, k: int, name: str | None = None) ->
     with name_scope(name, "InTopK", [predictions, targets]) as scope:
         x, labels = convert_to_tensor(predictions), convert_to_tensor(targets)
         if x.shape.ndims != 2 or labels.shape.ndims != 1:
-            raise ShapeError(f"in_top_k: predictions of shape {x.shape} and targets of shape {labels.shape} must be (rows, "
-                             "classes) and (rows,)")
+            raise at_user(ShapeError,
+                          f"in_top_k: predictions {x.shape} and targets {labels.shape} must be (rows, classes) "
+                                      "and (rows,)", [x, labels])
         count = array.shape(labels)[0] if labels.shape[0].value is None else labels.shape[0].value
         rows = array.range_(0, count, dtype=labels.dtype)
         chosen = array.expand_dims(array.gather_nd(x, array.stack([rows, labels], 1)), 1)

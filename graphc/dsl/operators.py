@@ -1,8 +1,8 @@
 """What `+`, `x[i]` and the other operators of tensors and variables mean.
 
 Owns the table that fills Tensor's operator slots; importing this module fills them.
-Invariant: as in TensorFlow 1, an operation made by an operator is named after it ("add", "mul", "strided_slice"), and the
-operand that is not a tensor takes the tensor's dtype.
+Invariant: as in TensorFlow 1, an operation made by an operator is named after it ("add", "mul", "strided_slice"), and
+the operand that is not a tensor takes the tensor's dtype.
 """
 from __future__ import annotations
 
@@ -73,7 +73,8 @@ def _greater_equal(x: Any, y: Any) -> Tensor:
 
 
 _FUNCTIONS: dict[str, tuple[str, Callable[..., Tensor]]] = {
-    "add": ("add", ew.add), "sub": ("sub", ew.subtract), "mul": ("mul", ew.multiply), "truediv": ("truediv", ew.truediv),
+    "add": ("add", ew.add), "sub": ("sub", ew.subtract), "mul": ("mul", ew.multiply),
+                                                            "truediv": ("truediv", ew.truediv),
     "floordiv": ("floordiv", ew.floordiv), "mod": ("mod", ew.floormod), "pow": ("pow", ew.pow),
     "matmul": ("matmul", cast("Callable[..., Tensor]", linear.matmul)), "and": ("and", ew.logical_and),
     "or": ("or", ew.logical_or), "xor": ("xor", ew.logical_xor),

@@ -17,6 +17,7 @@ from graphc.dsl.reduction import static_axis
 from graphc.dsl.scope import create, name_scope
 from graphc.errors import DTypeError, GraphError
 from graphc.graph.graph import get_default_graph
+from graphc.graph.operation import at_user
 from graphc.graph.tensor import Tensor
 
 __all__ = ["categorical", "get_seed", "multinomial", "random_crop", "random_normal", "random_shuffle", "random_uniform",
@@ -50,7 +51,8 @@ def _draw(op_type: str, shape: Any, dtype: dtypes.DType, seed: int | None) -> Te
     return cast(Tensor, create(op_type, None, [static_sizes(shape)], {"dtype": dtype, "seed": first, "seed2": second}))
 
 
-def random_uniform(shape: Any, minval: Any = 0, maxval: Any = None, dtype: Any = dtypes.float32, seed: int | None = None,
+def random_uniform(shape: Any, minval: Any = 0, maxval: Any = None, dtype: Any = dtypes.float32,
+                   seed: int | None = None,
                    name: str | None = None) -> Tensor:
     """Return numbers uniform in [minval, maxval); maxval is 1 for floats and must be given for integers.
 
@@ -59,7 +61,7 @@ def random_uniform(shape: Any, minval: Any = 0, maxval: Any = None, dtype: Any =
     wanted = dtypes.as_dtype(dtype)
     if maxval is None:
         if not wanted.is_floating:
-            raise GraphError("random_uniform: maxval must be given for integers")
+            raise at_user(GraphError, "random_uniform: maxval must be given for integers")
         maxval = 1
     with name_scope(name, "random_uniform", [shape, minval, maxval]) as scope:
         low, high = convert_to_tensor(minval, wanted, "min"), convert_to_tensor(maxval, wanted, "max")
@@ -77,7 +79,7 @@ def _scaled(op_type: str, default: str, shape: Any, mean: Any, stddev: Any, dtyp
             name: str | None) -> Tensor:
     wanted = dtypes.as_dtype(dtype)
     if not wanted.is_floating:
-        raise DTypeError(f"{default}: normal numbers are floats, not {wanted.name}")
+        raise at_user(DTypeError, f"{default}: normal numbers are floats, not {wanted.name}")
     with name_scope(name, default, [shape, mean, stddev]) as scope:
         center, width = convert_to_tensor(mean, wanted, "mean"), convert_to_tensor(stddev, wanted, "stddev")
         drawn = _draw(op_type, shape, wanted, seed)
@@ -90,7 +92,8 @@ def random_normal(shape: Any, mean: Any = 0.0, stddev: Any = 1.0, dtype: Any = d
     return _scaled("RandomStandardNormal", "random_normal", shape, mean, stddev, dtype, seed, name)
 
 
-def truncated_normal(shape: Any, mean: Any = 0.0, stddev: Any = 1.0, dtype: Any = dtypes.float32, seed: int | None = None,
+def truncated_normal(shape: Any, mean: Any = 0.0, stddev: Any = 1.0, dtype: Any = dtypes.float32,
+                     seed: int | None = None,
                      name: str | None = None) -> Tensor:
     """Return normal numbers, those beyond two deviations drawn again.  Source: tf.truncated_normal."""
     return _scaled("TruncatedNormal", "truncated_normal", shape, mean, stddev, dtype, seed, name)
@@ -115,7 +118,8 @@ def multinomial(logits: Any, num_samples: Any, seed: int | None = None, name: st
             {"seed": first, "seed2": second, "output_dtype": kind}))
 
 
-def categorical(logits: Any, num_samples: Any, dtype: Any = None, seed: int | None = None, name: str | None = None) -> Tensor:
+def categorical(logits: Any, num_samples: Any, dtype: Any = None, seed: int | None = None,
+                name: str | None = None) -> Tensor:
     """Return multinomial(logits, num_samples).  Source: tf.random.categorical."""
     return multinomial(logits, num_samples, seed, name, dtype)
 
@@ -127,7 +131,8 @@ def random_crop(value: Any, size: Any, seed: int | None = None, name: str | None
         for axis, length in enumerate(int(n) for n in size):
             whole = cropped.shape[axis].value
             if whole is None or whole < length:
-                raise GraphError(f"random_crop: axis {axis} of {cropped.name} of shape {cropped.shape} cannot give {length}")
+                raise at_user(GraphError, f"random_crop: axis {axis} of {cropped.shape} cannot give {length}",
+                              [cropped])
             if whole > length:
                 start = random_uniform((), 0, whole - length + 1, dtypes.int32, seed)
                 cropped = gather(cropped, ew.add(create("Range", None, [0, length, 1], {"dtype": dtypes.int32}), start),

@@ -12,6 +12,7 @@ from graphc.dsl import elementwise as ew
 from graphc.dsl.convert import convert_to_tensor
 from graphc.dsl.scope import create, name_scope, plain
 from graphc.errors import GraphError
+from graphc.graph.operation import at_user
 from graphc.graph.tensor import Tensor
 
 __all__ = ["all_axes", "arg_max", "arg_min", "argmax", "argmin", "count_nonzero", "cumprod", "cumsum", "l2_loss",
@@ -25,7 +26,7 @@ def older_name(new: str, value: Any, old: str, older: Any) -> Any:
     if older is None:
         return value
     if value is not None:
-        raise GraphError(f"give {new!r} or its older name {old!r}, not both")
+        raise at_user(GraphError, f"give {new!r} or its older name {old!r}, not both")
     return older
 
 
@@ -44,7 +45,8 @@ def static_axis(axis: Any) -> Any:
     return value if isinstance(value, (int, tuple)) else convert_to_tensor(value)
 
 
-def _reduce(op_type: str, x: Any, axis: Any, keepdims: bool | None, name: str | None, indices: Any, keep_dims: bool | None,
+def _reduce(op_type: str, x: Any, axis: Any, keepdims: bool | None, name: str | None, indices: Any,
+            keep_dims: bool | None,
             cast_to: Any = None) -> Tensor:
     axis = older_name("axis", axis, "reduction_indices", indices)
     keep = bool(older_name("keepdims", keepdims, "keep_dims", keep_dims))
@@ -222,5 +224,5 @@ def segment_sum(data: Any, segment_ids: Any, num_segments: Any = None, name: str
     Raises GraphError without it.  Source: tf.segment_sum.
     """
     if num_segments is None:
-        raise GraphError("segment_sum: the number of segments depends on the ids; pass num_segments")
+        raise at_user(GraphError, "segment_sum: the number of segments depends on the ids; pass num_segments")
     return unsorted_segment_sum(data, segment_ids, num_segments, name)

@@ -36,8 +36,8 @@ def graph_of(values: Iterable[Any]) -> Graph:
 class name_scope:
     """`with name_scope(name, default_name, values) as scope`: prefix the names of new operations.
 
-    default_name: used where name is None.  values: the graph of these is the default inside.  scope: the prefix with its
-    trailing "/", which as an operation's name means the scope's own.  Source: tf.name_scope.
+    default_name: used where name is None.  values: the graph of these is the default inside.  scope: the prefix with
+    its trailing "/", which as an operation's name means the scope's own.  Source: tf.name_scope.
     """
 
     __slots__ = ("_before", "_default_name", "_graph", "_name", "_values")
@@ -64,7 +64,8 @@ class name_scope:
         inside = graph.get_name_scope()
         return f"{inside}/" if inside else ""
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
         self._graph.leave_name_scope(self._before)
         graphs.items.pop()
 

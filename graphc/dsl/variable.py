@@ -11,15 +11,15 @@ from typing import Any, cast
 
 import numpy as np
 
-from graphc import dtypes, source
+from graphc import dtypes
 from graphc.dsl.control import init_scope
 from graphc.dsl.convert import convert_to_tensor
 from graphc.dsl.scope import create, graph_of, name_scope
 from graphc.dtypes import DType
-from graphc.errors import GraphError, ShapeError, report
+from graphc.errors import GraphError, ShapeError
 from graphc.graph.graph import Graph
 from graphc.graph.keys import GraphKeys
-from graphc.graph.operation import Operation
+from graphc.graph.operation import Operation, at_user
 from graphc.graph.shape import TensorShape, as_shape
 from graphc.graph.tensor import OPERATORS, IndexedSlices, Tensor, default_session
 
@@ -36,17 +36,20 @@ class Variable:
 
     __array_priority__ = 100
 
-    def __init__(self, initial_value: Any = None, trainable: bool | None = True, collections: Sequence[str] | None = None,
+    def __init__(self, initial_value: Any = None, trainable: bool | None = True,
+                 collections: Sequence[str] | None = None,
                  validate_shape: bool = True, caching_device: Any = None, name: str | None = None,
-                 variable_def: Any = None, dtype: Any = None, expected_shape: Any = None, import_scope: str | None = None,
+                 variable_def: Any = None, dtype: Any = None, expected_shape: Any = None,
+                 import_scope: str | None = None,
                  constraint: Callable[[Tensor], Tensor] | None = None, use_resource: bool | None = None,
                  synchronization: Any = None, aggregation: Any = None, shape: Any = None) -> None:
         if variable_def is not None:
-            raise GraphError("Variable: variable_def is not supported; give initial_value")
+            raise at_user(GraphError, "Variable: variable_def is not supported; give initial_value")
         if initial_value is None:
-            raise GraphError(report("Variable: initial_value is missing", str(source.capture())))
-        if isinstance(collections, str) or (collections is not None and not isinstance(collections, (list, tuple, set))):
-            raise GraphError(f"Variable: collections must be a list of names, not {collections!r}")
+            raise at_user(GraphError, "Variable: initial_value is missing")
+        if isinstance(collections,
+                      str) or (collections is not None and not isinstance(collections, (list, tuple, set))):
+            raise at_user(GraphError, f"Variable: collections must be a list of names, not {collections!r}")
         wanted = None if dtype is None else dtypes.as_dtype(dtype)
         self.constraint = constraint
         self._trainable = trainable is None or trainable
@@ -58,8 +61,8 @@ class Variable:
                 start = convert_to_tensor(initial_value, wanted, "initial_value")
             sizes = as_shape(shape) if shape is not None else start.shape
             if validate_shape and not start.shape.is_fully_defined():
-                raise ShapeError(report(f"Variable: the initial value has the shape {start.shape}, which is not fully known",
-                                        str(source.capture()), hint="give it a static shape, or pass validate_shape=False"))
+                raise at_user(ShapeError, f"Variable: the shape {start.shape} of the initial value is not fully known",
+                              [start], "give it a static shape, or pass validate_shape=False")
             if expected_shape is not None:
                 start.shape.assert_is_compatible_with(expected_shape)
             self._initial_value = start
@@ -159,11 +162,13 @@ class Variable:
         """Return the tensor of the new content, whose computation writes it.  Source: tf.Variable.assign."""
         return self._write("Assign", value, name, read_value)
 
-    def assign_add(self, delta: Any, use_locking: bool = False, name: str | None = None, read_value: bool = True) -> Any:
+    def assign_add(self, delta: Any, use_locking: bool = False, name: str | None = None,
+                   read_value: bool = True) -> Any:
         """Return the tensor of the content plus `delta`, whose computation writes it."""
         return self._write("AssignAdd", delta, name, read_value)
 
-    def assign_sub(self, delta: Any, use_locking: bool = False, name: str | None = None, read_value: bool = True) -> Any:
+    def assign_sub(self, delta: Any, use_locking: bool = False, name: str | None = None,
+                   read_value: bool = True) -> Any:
         """Return the tensor of the content minus `delta`, whose computation writes it."""
         return self._write("AssignSub", delta, name, read_value)
 

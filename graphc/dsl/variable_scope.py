@@ -16,11 +16,12 @@ import numpy as np
 from graphc import dtypes, source
 from graphc.dsl import initializers
 from graphc.dsl.control import init_scope
-from graphc.dsl.scope import name_scope
+from graphc.dsl.scope import graph_of, name_scope
 from graphc.dsl.variable import Variable
 from graphc.errors import GraphError, report
 from graphc.graph.graph import Graph, get_default_graph, near_names
 from graphc.graph.keys import GraphKeys
+from graphc.graph.operation import at_user
 from graphc.graph.shape import TensorShape, as_shape
 from graphc.graph.tensor import Tensor
 
@@ -146,7 +147,8 @@ class _entered(AbstractContextManager[VariableScope]):
         self._store.current = self._scope
         return self._scope
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
         self._store.current = self._before
 
 
@@ -165,11 +167,12 @@ class variable_scope:
         if name_or_scope is None and default_name is None:
             raise TypeError("variable_scope: give a name, a scope, or default_name")
         if name_or_scope is None and reuse:
-            raise GraphError("variable_scope: reuse needs a name or a scope, default_name makes new names")
+            raise at_user(GraphError, "variable_scope: reuse needs a name or a scope, default_name makes new names")
         if name_or_scope is not None and not isinstance(name_or_scope, (str, VariableScope)):
             raise TypeError(f"variable_scope: {name_or_scope!r} is neither a name nor a scope")
         if reuse not in (True, False, None, AUTO_REUSE):
-            raise GraphError(f"variable_scope: reuse must be True, False, None or tf.AUTO_REUSE, not {reuse!r}")
+            raise at_user(GraphError,
+                          f"variable_scope: reuse must be True, False, None or tf.AUTO_REUSE, not {reuse!r}")
         _refuse_partitioner(partitioner)
         self._name_or_scope = name_or_scope
         self._default_name = default_name
@@ -180,42 +183,38 @@ class variable_scope:
                           "dtype": dtype, "constraint": constraint}
 
     def __enter__(self) -> VariableScope:
+        graph = graph_of(self._values or ())
+        store = _store(graph)
+        again = self._name_or_scope if isinstance(self._name_or_scope, VariableScope) else None
+        base = again or store.current
+        if again is not None:
+            full, prefix = again.name, again.name.rsplit("/", 1)[-1]
+        else:
+            name = self._name_or_scope or store.unique(str(self._default_name))
+            full = f"{base.name}/{name}" if base.name else name
+            prefix = self._name_or_scope or str(self._default_name)
+        changes = dict(self._defaults)
+        if base.custom_getter is not None and changes["custom_getter"] is not None:
+            changes["custom_getter"] = _composed(changes["custom_getter"], base.custom_getter)
         with ExitStack() as stack:
-            # the graph of `values` is the default inside, as for name_scope
-            stack.enter_context(name_scope(get_default_graph().get_name_scope() + "/", values=self._values)
-                                if get_default_graph().get_name_scope() else name_scope("", values=self._values))
-            graph = get_default_graph()
-            store = _store(graph)
-            outer = store.current
-            again = self._name_or_scope if isinstance(self._name_or_scope, VariableScope) else None
-            name = again.name if again else self._name_or_scope or store.unique(str(self._default_name))
-            full = name if again else f"{outer.name}/{name}" if outer.name else name
-            prefix = name.rsplit("/", 1)[-1] if again else self._name_or_scope or str(self._default_name)
+            stack.enter_context(graph.as_default())
             if self._auxiliary and prefix:
-                operations = stack.enter_context(name_scope(prefix))
+                stack.enter_context(name_scope(prefix))
+            here = graph.get_name_scope()
+            operations = again.original_name_scope if again is not None else f"{here}/" if here else ""
+            # sharing is inherited: an inner scope cannot take it back
+            scope = base.changed(reuse=self._reuse or base.reuse, name=full, name_scope=operations, **changes)
+            if again is not None:
+                stack.callback(store.counts.update, dict(store.counts))
             else:
-                operations = f"{graph.get_name_scope()}/" if graph.get_name_scope() else ""
-            base = again or outer
-            reuse = outer.reuse if self._reuse is None and not again else base.reuse or self._reuse
-            if self._reuse is None and again:
-                reuse = again.reuse or outer.reuse
-            changes = dict(self._defaults)
-            if outer.custom_getter is not None and changes["custom_getter"] is not None and not again:
-                changes["custom_getter"] = _composed(changes["custom_getter"], outer.custom_getter)
-            scope = base.changed(name=full, name_scope=again.original_name_scope if again else operations, **changes)
-            scope._reuse = reuse or False
-            counts = dict(store.counts)
-            if not again:
                 store.counts[full] = store.counts.get(full, 0) + 1
-            stack.enter_context(_entered(graph, scope))
-            if again:
-                stack.callback(store.counts.update, counts)
-            else:
                 stack.callback(store.close, full)
+            stack.enter_context(_entered(graph, scope))
             self._exit = stack.pop_all()
-            return scope
+        return scope
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
         self._exit.__exit__(kind, error, trace)
 
 
@@ -238,8 +237,8 @@ def get_variable(name: str, shape: Any = None, dtype: Any = None, initializer: A
     """Return the variable `name` of the current scope: made, or shared where the scope reuses.
 
     initializer: an initializer, a function of (shape, dtype), or a value (then no shape); Glorot's uniform for floats,
-    zeros for other dtypes.  Raises GraphError (a ValueError) where it exists and is not reused, or the reverse; ShapeError
-    and DTypeError where it exists with another type.  Source: tf.get_variable.
+    zeros for other dtypes.  Raises GraphError (a ValueError) where it exists and is not reused, or the reverse;
+    ShapeError and DTypeError where it exists with another type.  Source: tf.get_variable.
     """
     _refuse_partitioner(partitioner)
     graph = get_default_graph()
@@ -249,7 +248,7 @@ def get_variable(name: str, shape: Any = None, dtype: Any = None, initializer: A
         getter = _composed(custom_getter, scope.custom_getter)
     full = f"{scope.name}/{name}" if scope.name else name
     if not full:
-        raise GraphError("get_variable: a variable needs a name")
+        raise at_user(GraphError, "get_variable: a variable needs a name")
     arguments = {
         "shape": shape, "dtype": scope.dtype if dtype is None else dtypes.as_dtype(dtype),
         "initializer": scope.initializer if initializer is None else initializer,
@@ -258,7 +257,8 @@ def get_variable(name: str, shape: Any = None, dtype: Any = None, initializer: A
         "constraint": scope.constraint if constraint is None else constraint}
     if dtype is None and _is_value(arguments["initializer"]):
         arguments["dtype"] = None  # a value brings its own dtype
-    return _get(full, **arguments) if getter is None else getter(_get, full, **arguments)  # type: ignore[no-any-return]
+    made: Variable = _get(full, **arguments) if getter is None else getter(_get, full, **arguments)
+    return made
 
 
 def _is_value(initializer: Any) -> bool:
@@ -281,9 +281,9 @@ def _get(name: str, shape: Any = None, dtype: Any = None, initializer: Any = Non
         return _checked(found, name, shape, dtype)
     if reuse is True:
         near = near_names(name, store.variables)
-        raise GraphError(report(f"get_variable: the variable {name!r} does not exist, and the scope only shares",
-                                str(source.capture()), hint=(f"near names: {', '.join(map(repr, near))}" if near else
-                                                             "pass reuse=tf.AUTO_REUSE to make it where it does not exist")))
+        hint = f"near names: {', '.join(map(repr, near))}" if near else "pass reuse=tf.AUTO_REUSE to make missing ones"
+        raise at_user(GraphError, f"get_variable: the variable {name!r} does not exist, and the scope only shares", (),
+                      hint)
     made = _make(name, shape, dtype, initializer, trainable, collections, validate_shape, constraint)
     store.variables[name] = made
     if regularizer is not None:
@@ -313,8 +313,8 @@ def _make(name: str, shape: Any, dtype: Any, initializer: Any, trainable: bool |
             given = as_shape(shape)
             have = initializer.shape if isinstance(initializer, (Tensor, Variable)) else as_shape(np.shape(initializer))
             if not given.is_compatible_with(have):
-                raise GraphError(report(f"get_variable: the initial value of {name!r} has the shape {have}, not {given}",
-                                        str(source.capture())))
+                raise at_user(GraphError,
+                              f"get_variable: the initial value of {name!r} has the shape {have}, not {given}")
         start = initializer
     else:
         sizes = TensorShape(shape)
@@ -342,7 +342,7 @@ def _default_initializer(dtype: dtypes.DType) -> Any:
 
 def _refuse_partitioner(partitioner: Any) -> None:
     if partitioner is not None:
-        raise GraphError("partitioned variables are not supported: a variable lives in one place")
+        raise at_user(GraphError, "partitioned variables are not supported: a variable lives in one place")
 
 
 def get_local_variable(name: str, *args: Any, **arguments: Any) -> Variable:

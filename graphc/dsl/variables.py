@@ -168,7 +168,8 @@ def report_uninitialized_variables(var_list: Sequence[Any] | None = None,
 
     Source: tf.report_uninitialized_variables.
     """
-    return UninitializedVariables([*global_variables(), *local_variables()] if var_list is None else list(var_list), name)
+    return UninitializedVariables([*global_variables(), *local_variables()] if var_list is None else list(var_list),
+                                  name)
 
 
 def assert_variables_initialized(var_list: Sequence[Any] | None = None) -> Operation | None:

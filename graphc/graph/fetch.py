@@ -262,9 +262,11 @@ def check_fed(fetches: Fetches, feeds: Sequence[Tensor]) -> None:
     missing.sort(key=lambda op: op.index)
     names = ", ".join(repr(op.name) for op in missing)
     rows = describe_operands([op.outputs[0] for op in missing])
-    operands = [(name, f"{text}, needed by {_way(op, reached)}") for op, (name, text) in zip(missing, rows, strict=True)]
+    operands = [(name, f"{text}, needed by {_way(op, reached)}") for op,
+                (name, text) in zip(missing, rows, strict=True)]
     plural = "s" if len(missing) > 1 else ""
-    text = report(f"Session.run: you must feed a value for the placeholder{plural} {names}", str(source.capture()), operands,
+    text = report(f"Session.run: you must feed a value for the placeholder{plural} {names}", str(source.capture()),
+                  operands,
                   f"pass feed_dict={{{', '.join(f'{op.name}: ...' for op in missing)}}}{_near_hint(missing, feeds)}")
     raise InvalidArgumentError(None, missing[0], text)
 

@@ -6,14 +6,16 @@ of inference and no execution.  Invariant: inputs and attrs never change; `index
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from graphc.errors import report
 from graphc.graph.tensor import Tensor, default_session
-from graphc.source import SourceLine
+from graphc.source import SourceLine, capture
 
 if TYPE_CHECKING:
     from graphc.graph.graph import Graph
+
+E = TypeVar("E", bound=Exception)
 
 
 class Definition(Protocol):
@@ -117,3 +119,8 @@ def describe_operands(tensors: Sequence[Tensor]) -> list[tuple[str, str]]:
 def report_at(op: Operation, what: str, hint: str | None = None) -> str:
     """Return the text of an error about `op`: what, the user's line, the operands, a hint."""
     return report(what, str(op.source), describe_operands(op.inputs), hint)
+
+
+def at_user(kind: type[E], what: str, operands: Sequence[Tensor] = (), hint: str | None = None) -> E:
+    """Return an error of `kind` about a call that the user makes now: what, the user's line, the operands, a hint."""
+    return kind(report(what, str(capture()), describe_operands(operands), hint))

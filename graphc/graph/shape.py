@@ -6,7 +6,7 @@ Invariant: a TensorShape never changes; unknown with unknown is unknown, never "
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeAlias, overload
+from typing import Any, TypeAlias, cast, overload
 
 from graphc.errors import ShapeError
 
@@ -47,7 +47,7 @@ class Dimension:
         try:
             other = as_dimension(other)
         except TypeError:
-            return NotImplemented
+            return cast(Dimension, NotImplemented)
         if self.value is None or other.value is None:
             return Dimension(None)
         return Dimension(function(self.value, other.value))

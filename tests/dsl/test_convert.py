@@ -91,7 +91,7 @@ def test_conversion_of_tensors() -> None:
 
 def test_numbers_take_the_dtype_of_the_tensor_on_either_side() -> None:
     x = tf.constant(1.0, tf.float64)
-    for y in (x * 2, 2 * x, tf.maximum(0, x), tf.maximum(x, 0), tf.add(1, x), [1] + x):
+    for y in (x * 2, 2 * x, tf.maximum(0, x), tf.maximum(x, 0), tf.add(1, x), x * [2]):
         assert y.dtype is tf.float64
     assert tf.truediv(tf.constant(1), 2).dtype is tf.float64
     assert tf.truediv(tf.constant(1, tf.int8), tf.constant(2, tf.int8)).dtype is tf.float32

@@ -56,7 +56,7 @@ def test_sharing_by_name() -> None:
 
 
 def test_scopes_give_defaults() -> None:
-    def getter(inner, name, *args, **kwargs):  # noqa: ANN001, ANN202
+    def getter(inner, name, *args, **kwargs):
         seen.append(name)
         return inner(name, *args, **kwargs)
 
@@ -185,7 +185,7 @@ def test_layers_own_their_variables() -> None:
 
 def test_custom_gradient() -> None:
     @tf.custom_gradient
-    def clipped(x):  # noqa: ANN001, ANN202
+    def clipped(x):
         return x * x, lambda dy: tf.clip_by_value(dy * 2 * x, -1.0, 1.0)
 
     x = tf.constant([0.25, 3.0])

@@ -79,7 +79,7 @@ def test_look_up(graph: tf.Graph) -> None:
         graph.get_tensor_by_name("xx:0")
     with pytest.raises(KeyError, match="has 1 outputs"):
         graph.get_tensor_by_name("x:1")
-    with pytest.raises(ValueError, match="did you mean 'x:0'"):
+    with pytest.raises(ValueError, match="did you mean 'x:0'\\?"):
         graph.get_tensor_by_name("x")
     with pytest.raises(TypeError):
         graph.get_tensor_by_name(3)
@@ -93,7 +93,7 @@ def test_tensors_are_told_apart_by_identity() -> None:
     assert {a: 1}[a] == 1
     with pytest.raises(TypeError, match="no truth value"):
         bool(a)
-    with pytest.raises(NotImplementedError, match="Session.run"):
+    with pytest.raises(NotImplementedError, match=r"Session\.run"):
         np.asarray(a)
 
 
