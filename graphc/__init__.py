@@ -5,6 +5,7 @@ Owns the lazy access to the public names (graphc/api.py), loaded when the first 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Any
 
 __version__ = "0.1.0"
@@ -15,8 +16,8 @@ _SUBMODULES = ("compat",)
 def __getattr__(name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(f"module 'graphc' has no attribute {name!r}")
-    if name in _SUBMODULES:
-        return importlib.import_module(f"graphc.{name}")
+    if name in _SUBMODULES or importlib.util.find_spec(f"graphc.{name}") is not None:
+        return importlib.import_module(f"graphc.{name}")  # also what `from graphc import dtypes` asks for first
     public = importlib.import_module("graphc.api").PUBLIC
     if name not in public:
         near = importlib.import_module("graphc.graph.graph").near_names(name, public)
