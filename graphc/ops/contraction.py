@@ -47,8 +47,22 @@ def _inner(ctx: Inference, a: Shape, b_: Shape, ta: bool, tb: bool) -> tuple[Siz
     """Check the inner sizes of the last two axes; the outer ones."""
     m, k = (a[-1], a[-2]) if ta else (a[-2], a[-1])
     l, n = (b_[-1], b_[-2]) if tb else (b_[-2], b_[-1])  # noqa: E741
-    ctx.equal(k, l, f"inner sizes differ, {show(a)}{'^T' if ta else ''} @ {show(b_)}{'^T' if tb else ''}: {k} != {l}")
+    message = f"inner sizes differ, {show(a)}{'^T' if ta else ''} @ {show(b_)}{'^T' if tb else ''}: {k} != {l}"
+    if isinstance(k, int) and isinstance(l, int) and k != l:
+        raise ctx.fail(message, _advice(k, l, m, n, tb, b_))
+    ctx.equal(k, l, message)
     return m, n
+
+
+def _advice(k: int, l: int, m: Size, n: Size, tb: bool, b_: Shape) -> str:  # noqa: E741
+    """What would make m x k @ l x n fit."""
+    flag = "transpose_b=False" if tb else "transpose_b=True"
+    shape = (*b_[:-2], n, k) if tb else (*b_[:-2], k, n)
+    if n == k:
+        return f"pass {flag}, or give the second matrix the shape {show(shape)}"
+    if m == l:
+        return f"transpose the first matrix, or give the second one the shape {show(shape)}"
+    return f"give the second matrix the shape {show(shape)}"
 
 
 def _matmul_infer(ctx: Inference) -> Sequence[PartialType]:

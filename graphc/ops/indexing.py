@@ -58,6 +58,10 @@ def _in_range(at: Expr, n: Size) -> Expr:
     return prim("and", prim("le", index(0), at), prim("lt", at, size_of(n)))
 
 
+def _outside(n: Size) -> str:
+    return f"not in [0, {n})" if isinstance(n, int) else "out of range"
+
+
 def _guarded_load(p: Point, where: Sequence[Expr], ok: Expr, message: str) -> Expr:
     zero = const(0, p.out_types[0].dtype)
     return p.guard(p.load(0, where, ok, zero), ok, zero, "index", message)
@@ -99,7 +103,7 @@ def _gather_point(p: Point) -> Expr:
     at = cast(p.load(1, [*p.index[:batch], *p.index[axis:axis + count]]), int64)
     where = [*p.index[:axis], at, *p.index[axis + count:]]
     n = p.in_types[0].shape[axis]
-    return _guarded_load(p, where, _in_range(at, n), f"gather: an index is not in [0, {n})")
+    return _guarded_load(p, where, _in_range(at, n), f"gather: an index is {_outside(n)}")
 
 
 def _gather_reference(call: Call) -> Any:

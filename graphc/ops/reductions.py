@@ -78,6 +78,11 @@ def _canonical(attrs: Mapping[str, Any], types: Sequence[TensorType]) -> Mapping
     return {**attrs, "axis": normal_axes(attrs["axis"], types[0].rank), "keepdims": bool(attrs["keepdims"])}
 
 
+def _over_no_axes(d: Decomposition) -> Sequence[Any] | None:
+    """The input itself where nothing is combined."""
+    return None if d.attrs["axis"] else d.inputs
+
+
 def _reduction(name: str, allowed: Group, reference: Callable[..., Any], lower: Reducing,
                gradient: Callable[..., Sequence[Any]] | NoGradient, doc: str, *, symbolic: bool = False,
                domain: tuple[float, float] = (-3.0, 3.0)) -> None:
@@ -93,7 +98,8 @@ def _reduction(name: str, allowed: Group, reference: Callable[..., Any], lower: 
 
     register(Op(name=name, kind=Kind.REDUCTION, inputs=("input", "reduction_indices"), static={1: "axis"},
                 attrs={"axis": None, "keepdims": False}, infer=_infer(allowed), gradient=gradient, reference=run,
-                lower=lower, samples=samples, doc=doc, symbolic=symbolic, canonical=_canonical))
+                lower=lower, samples=samples, doc=doc, symbolic=symbolic, canonical=_canonical,
+                decompose=_over_no_axes))
 
 
 # -- gradients --------------------------------------------------------------------------------------------------------

@@ -40,11 +40,14 @@ def group_name(group: Group) -> str:
     return _GROUP_NAMES.get(group) or ", ".join(d.name for d in group)
 
 
-def check_dtype(ctx: Inference, given: PartialType, allowed: Group, what: str = "the input") -> None:
-    """Raise DTypeError unless `given` has one of the `allowed` dtypes."""
+def check_dtype(ctx: Inference, given: PartialType, allowed: Group, what: str | None = None) -> None:
+    """Raise DTypeError unless `given` has one of the `allowed` dtypes.  what: the input's role, "the indices"."""
     if given.dtype not in allowed:
         hint = f"convert it: tf.cast(x, tf.{_suggestion(given.dtype, allowed).name})"
-        raise ctx.fail_dtype(f"takes {group_name(allowed)}, but {what} is {given.dtype.name}", hint)
+        wanted = group_name(allowed)
+        problem = f"takes {wanted}, but the input is {given.dtype.name}" if what is None else \
+            f"takes {wanted} for {what}, not {given.dtype.name}"
+        raise ctx.fail_dtype(problem, hint)
 
 
 def _suggestion(given: DType, allowed: Group) -> DType:

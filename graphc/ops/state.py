@@ -10,6 +10,8 @@ from typing import Any
 
 from graphc.dtypes import bool_, float32, int32, int64
 from graphc.ir.types import PartialType
+from graphc.kernel.ir import Expr, const
+from graphc.kernel.primitives import prim
 from graphc.ops.base import (
     REQUIRED,
     Call,
@@ -20,6 +22,8 @@ from graphc.ops.base import (
     NoGradient,
     NotLowered,
     Op,
+    Point,
+    Pointwise,
     Sample,
     register,
 )
@@ -145,15 +149,27 @@ def _count_decompose(d: Decomposition) -> Sequence[Any]:
     return [before, d.op("Add", before, d.constant(1, dtype))]
 
 
-def _count_below_reference(call: Call) -> Any:
+def _below_reference(call: Call) -> Any:
     (x,) = call.arrays
     if (x >= call.attrs["limit"]).any():
         raise InvalidValue(f"reached limit of {call.attrs['limit']}")
     return x
 
 
+def _below_point(p: Point) -> Expr:
+    x = p.load(0, p.index)
+    ok = prim("lt", x, const(p.attrs["limit"], x.dtype))
+    return p.guard(x, ok, x, "assert", f"reached limit of {p.attrs['limit']}")
+
+
+_BELOW = Sample((typed(int32),), {"limit": 10}, differentiable=False)
+
+register(Op(
+    name="CountBelow", kind=Kind.ELEMENTWISE, inputs=("x",), attrs={"limit": REQUIRED}, infer=_count_infer,
+    gradient=NoGradient("a counter"), reference=_below_reference, lower=Pointwise(point=_below_point), stateful=True,
+    samples=lambda: [_BELOW], doc="The integers given; fail where one is not below the limit"))
+
 register(Op(
     name="CountUpTo", kind=Kind.STATE, inputs=("ref",), attrs={"limit": REQUIRED}, infer=_count_infer, gradient=_WRITE,
-    reference=_count_below_reference, lower=_GONE, decompose=_count_decompose, stateful=True,
-    samples=lambda: [Sample((typed(int32),), {"limit": 10}, domain=(-3, 3), differentiable=False)],
+    reference=_below_reference, lower=_GONE, decompose=_count_decompose, stateful=True, samples=lambda: [_BELOW],
     doc="The content of an integer variable, which is then counted up; fails at `limit`. tf.count_up_to"))
