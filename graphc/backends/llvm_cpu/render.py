@@ -131,6 +131,8 @@ class Renderer:
         self.streamed: list[Value] = []
         self._bounded: set[str] = set()  # names of values far below 2^52 in magnitude
         self._quads: set[str] = set()  # names of multiples of 4
+        self._groups = random.Groups()
+        self._has_random = any(isinstance(e, Random) for e in walk.all_expressions(kernel.body))
         self._written = {s.buffer for s in walk.stores(kernel.body)}
         self._status: Value | None = None
         self.buffers: dict[str, Buffer] = {}
@@ -215,6 +217,8 @@ class Renderer:
         vector = self.b.splat(operand.base, context.lanes) + self._ramp(operand.step, "i64", context.lanes)
         if operand.base.text in self._bounded or operand.base.constant is not None:
             self._bounded.add(vector.text)
+        if operand.step.constant == 1 and self.is_quad(operand.base):
+            self._groups.counts(vector)
         return vector
 
     def _ramp(self, step: Value, element: str, lanes: int) -> Value:
@@ -249,9 +253,8 @@ class Renderer:
                 return b.select(ok, value, fallback)
             case Random():
                 low, high, key, lane = (self.value(a, context) for a in args)
-                if random.in_blocks(self, expr, context):
-                    return random.words(b, low, high, key, context.lanes)
-                return random.word(b, low, high, key, lane)
+                taken = self._groups.taken((low, high, key), lane)
+                return random.word(b, low, high, key, lane) if taken is None else random.words(b, low, high, key, taken)
 
     def is_quad(self, x: Value) -> bool:
         """Return whether an index is known to be a multiple of 4."""
@@ -278,6 +281,11 @@ class Renderer:
         result = primitives.apply(self.b, op, source, values, dtype, bounded)
         if bounded and dtype is dtypes.int64 and op in primitives.KEEPS_BOUNDS:
             self._bounded.add(result.text)
+        if self._has_random:
+            if (op == "mul" and any(self.is_quad(v) for v in values)) or op in ("add", "sub"):
+                self.quad(result, *(values if op != "mul" else ()))
+            if result.lanes > 1 and result.lanes % 4 == 0:
+                self._groups.note(op, values, result)
         return result
 
     def _linear(self, op: str, args: list[Operand]) -> Linear | None:
