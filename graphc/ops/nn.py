@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dtypes import float64, int32
+from graphc.dtypes import bool_
 from graphc.ir.types import PartialType
 from graphc.kernel.ir import Expr, const, index
 from graphc.kernel.ir import size as size_of
@@ -416,11 +416,11 @@ def _sparse_decompose(d: Decomposition) -> Sequence[Any]:
     shifted = d.op("Sub", x, d.op("Max", x, axis=(1,), keepdims=True))
     e = d.op("Exp", shifted)
     total = d.op("Sum", e, axis=(1,), keepdims=True)
-    at_label = d.op("LabelMask", labels, classes=shape[1], dtype=dtype)
-    chosen = d.op("Sum", d.op("SelectV2", d.op("Equal", at_label, d.constant(1, dtype)), shifted, d.constant(0, dtype)),
-                  axis=(1,), keepdims=False)
+    at_label = d.op("LabelMask", labels, classes=shape[1])
+    chosen = d.op("Sum", d.op("SelectV2", at_label, shifted, d.constant(0, dtype)), axis=(1,), keepdims=False)
     log_total = d.op("Squeeze", d.op("Log", total), axis=(1,))
-    return [d.op("Sub", log_total, chosen), d.op("Sub", d.op("RealDiv", e, total), at_label)]
+    softmax = d.op("RealDiv", e, total)
+    return [d.op("Sub", log_total, chosen), d.op("Sub", softmax, d.op("Cast", at_label, dtype=dtype))]
 
 
 def _sparse_gradient(op: Any, dloss: Any, dbackprop: Any) -> Sequence[Any]:
@@ -453,8 +453,8 @@ def _mask_infer(ctx: Inference) -> Sequence[PartialType]:
     (labels,) = ctx.inputs
     check_dtype(ctx, labels, INDICES, "the labels")
     if labels.shape is None:
-        return [PartialType(ctx.attrs["dtype"], None)]
-    return [PartialType(ctx.attrs["dtype"], (*labels.shape, ctx.attrs["classes"]))]
+        return [PartialType(bool_, None)]
+    return [PartialType(bool_, (*labels.shape, ctx.attrs["classes"]))]
 
 
 def _mask_reference(call: Call) -> Any:
@@ -473,9 +473,9 @@ def _mask_point(p: Point) -> Expr:
 
 
 register(Op(
-    name="LabelMask", kind=Kind.INDEXING, inputs=("labels",), attrs={"classes": 0, "dtype": float64}, infer=_mask_infer,
+    name="LabelMask", kind=Kind.INDEXING, inputs=("labels",), attrs={"classes": 0}, infer=_mask_infer,
     gradient=NoGradient("the labels are integers"), reference=_mask_reference, lower=Pointwise(point=_mask_point),
-    samples=lambda: [Sample((typed(t, *s),), {"classes": 4, "dtype": d}, differentiable=False,
+    samples=lambda: [Sample((typed(t, *s),), {"classes": 4}, differentiable=False,
                             arrays={0: np.arange(int(np.prod(s))).reshape(s).astype(t.as_numpy_dtype) % 4})
-                     for t in INDICES for d in (float64, int32) for s in ((5,), (), (0,), (2, 3))],
-    doc="1 at each label's class, else 0; a label outside the classes is an error"))
+                     for t in INDICES for s in ((5,), (), (0,), (2, 3))],
+    doc="Whether each class is the label's; a label outside the classes is an error"))
