@@ -82,11 +82,13 @@ class Fuser:
                 continue
             for value in node.outputs:
                 self.order[value] = len(self.order)
-                unit = self._units[value] = unit_of(value)
+                self._units[value] = unit_of(value)
                 if value in self._needed or self.copy_of(value) is None:
-                    self._join_parents(self._place(unit))
+                    self._supply(value)
         for value in self.function.results:
             self._supply(root(value)[0])
+        for number in list(self.groups):  # only now: who needs a value is known when every group stands
+            self._join_parents(number)
         self._join_siblings()
         return self._rebuild()
 
@@ -102,8 +104,8 @@ class Fuser:
             self.home[v] = number
             self.order[v] = len(self.order)
 
-    def _place(self, unit: Unit) -> int:
-        """Give `unit` a group of its own, with copies of what it needs; return the group's number."""
+    def _place(self, unit: Unit) -> None:
+        """Give `unit` a group of its own, with copies of what it needs."""
         group = self._with_copies(unit)
         loaded = [v for v in group.reads if v not in group.defs]
         for v in loaded:
@@ -113,7 +115,6 @@ class Fuser:
         self.home[unit.value] = number
         for v in loaded:
             self.users.setdefault(v, set()).add(number)
-        return number
 
     def _supply(self, value: Value) -> None:
         """Make sure that somebody computes `value`: what is copied to its users has no group until one loads it."""
@@ -172,8 +173,10 @@ class Fuser:
 
     def _in_memory(self, value: Value) -> bool:
         """Whether `value` is loaded by its users whatever is fused: an input, a result, a factor of a product."""
-        return value.producer is None or value in self._needed or value in self._operands \
-            or not is_fusible(value.producer) or self.copy_of(value) is not None
+        if value.producer is None or value in self._needed or value in self._operands or not is_fusible(value.producer):
+            return True
+        copy = self.copy_of(value)
+        return copy is not None and all(self._in_memory(r.value) for r in copy.reads)
 
     def _outside(self, a: int, b: int) -> bool:
         """Whether a value of group a is needed by others than a and b."""

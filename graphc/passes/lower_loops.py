@@ -72,8 +72,12 @@ def lower_loop(node: Node, env: Environment, lower: LowerNodes) -> list[Step]:
         steps.append(Move(condition, before[first.fetches[0]]))
         moves.append((condition, fetches[0]))
         fetches = fetches[1:]
-    moves += list(zip([*out_rows, *state], [*fetches[carried:], *fetches[:carried]], strict=True))
-    turn += at_once(moves)
+    given = {c.root for c in [*state, index, *rows, *captures]}
+    stacked_moves = list(zip(out_rows, fetches[carried:], strict=True))
+    first_moves: list[Step] = [Move(t, s) for t, s in stacked_moves if s.root in given]  # before the turn changes them
+    moves += [(t, s) for t, s in stacked_moves if s.root not in given]
+    moves += list(zip(state, fetches[:carried], strict=True))
+    turn = first_moves + turn + at_once(moves)
     limit = None
     if conditional and count is None:
         raise InternalError("the limit of a conditional loop must be known when compiling")
@@ -86,18 +90,20 @@ def lower_loop(node: Node, env: Environment, lower: LowerNodes) -> list[Step]:
 
 
 def at_once(moves: Sequence[tuple[Cell, Cell]]) -> list[Step]:
-    """Return moves (target, source) that have the effect of all at once: a source that another one overwrites is saved."""
-    targets = {t.root for t, s in moves if t.root is not s.root}
+    """Return moves (target, source) that have the effect of all at once: a source that an earlier one overwrites is
+    saved."""
+    overwritten: set[Cell] = set()
     steps: list[Step] = []
     late: list[Step] = []
     for t, s in moves:
         if t.root is s.root:
             continue
-        if s.root in targets:
+        if s.root in overwritten:
             saved = Cell(s.dtype, s.shape)
             steps.append(Move(saved, s))
             s = saved
         late.append(Move(t, s))
+        overwritten.add(t.root)
     return steps + late
 
 

@@ -1,0 +1,338 @@
+"""Lowering: what kernels compute, against the oracle; their text on small functions; loops and branches.
+
+Every function goes through fuse, order, lower, coalesce and the memory plan, and runs in the interpreter on an arena of
+NaN; every kernel is verified and every plan checked (tests/passes/plans.py).
+"""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import graphc.ops  # noqa: F401  (fills the registry)
+from graphc import dtypes
+from graphc.ir import dim
+from graphc.ir.evaluate import bind
+from graphc.ir.function import Function
+from graphc.ir.parse import parse
+from graphc.ir.types import TensorType
+from graphc.kernel.plan import Copy, Loop, Plan
+from graphc.kernel.text import format_kernel
+from tests.passes.plans import check_function, planned
+from tests.passes.test_fuse import SOFTMAX, chain
+
+SIZES = (0, 1, 3, 8, 33)
+
+
+def values(type: TensorType, sizes: dict[str, int], rng: np.random.Generator) -> np.ndarray:
+    """Random values of a type; integers are small and not negative, so that they serve as indices."""
+    shape = tuple(dim.evaluate(n, sizes) for n in type.shape)
+    if type.dtype.is_bool:
+        return rng.integers(0, 2, shape) > 0
+    if not type.dtype.is_floating:
+        return rng.integers(0, 3, shape).astype(type.dtype.as_numpy_dtype)
+    drawn = rng.normal(size=shape).astype(np.float32)
+    return dtypes.round_to_bfloat16(drawn) if type.dtype is dtypes.bfloat16 else drawn.astype(type.dtype.as_numpy_dtype)
+
+
+def check(function: Function, share: bool = True, **sizes: int) -> Plan:
+    """Run a function at these sizes on fresh random values; its results must be the oracle's."""
+    rng = np.random.default_rng()
+    given = [values(v.tensor, sizes, rng) for v in function.inputs]
+    feeds, states = given[:len(function.feeds)], given[len(function.feeds):]
+    return check_function(function, feeds, states, share)
+
+
+def texts(plan: Plan) -> str:
+    """The kernels of a plan, without their heads."""
+    return "\n".join(line.strip() for k in plan.kernels for line in format_kernel(k).splitlines()[1:])
+
+
+def test_softmax_reads_like_its_definition() -> None:
+    function = parse(SOFTMAX)
+    assert texts(planned(function)).splitlines() == [
+        "for i0 < n0 parallel",
+        "reduce s0 = max over r0 < 10: x0[i0, r0]",
+        "reduce s1 = sum over r0 < 10: exp(x0[i0, r0] - s0)",
+        "for r0 < 10",
+        "y0[i0, r0] = exp(x0[i0, r0] - s0) / s1",
+        "y1[i0] = log(s1)",
+    ]
+    for n in SIZES:
+        check(function, N=n)
+
+
+def test_elementwise_domains_collapse_to_one_axis_and_share_a_kernel() -> None:
+    function = parse("""
+func @main(%a: float32[784, 512] "a", %b: float32[256, 10, 2] "b") {
+  %0 = Exp(%a) : float32[784, 512]
+  %1 = Exp(%b) : float32[256, 10, 2]
+  return %0 "x", %1 "y"
+}
+""")
+    plan = check(function)
+    assert len(plan.kernels) == 1
+    assert texts(plan).splitlines() == ["for i0 < n0 parallel", "y0[i0] = exp(x0[i0])"]
+
+
+def test_bias_keeps_its_axis_and_the_others_merge() -> None:
+    function = parse("""
+func @main(%x: float32[B, T, 7] "x", %b: float32[7] "b") {
+  %0 = Add(%x, %b) : float32[B, T, 7]
+  return %0 "y"
+}
+""")
+    assert "for i1 < {n0*n1} parallel" in texts(planned(function)) or "for i1 < n0 parallel" in texts(planned(function))
+    for b, t in ((0, 3), (1, 1), (2, 5)):
+        check(function, B=b, T=t)
+
+
+MOVEMENT = """
+func @main(%x: float32[N, 6] "x", %y: float32[N, 3] "y", %i: int32[5] "i", %t: float32[4, 6] "t") {
+  %0 = Exp(%x) : float32[N, 6]
+  %1 = Slice(%0) {begin=(0, 1), size=(N, 3), strides=(1, 1)} : float32[N, 3]
+  %2 = ConcatV2(%1, %y) {axis=1} : float32[N, 6]
+  %3 = Transpose(%2) {perm=(1, 0)} : float32[6, N]
+  %4 = Reshape(%3) {shape=(2, 3, N)} : float32[2, 3, N]
+  %5 = Neg(%4) : float32[2, 3, N]
+  %6 = Sum(%5) {axis=(1,), keepdims=false} : float32[2, N]
+  return %5 "a", %6 "b"
+}
+"""
+
+
+def test_movement_becomes_index_maps() -> None:
+    from graphc.ops.base import lookup
+    text = MOVEMENT if "strides" in lookup("Slice").attrs else MOVEMENT.replace(", strides=(1, 1)", "")
+    function = parse(text)
+    for n in SIZES:
+        plan = check(function, N=n)
+    assert len(plan.kernels) <= 2
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_other_floats(dtype: str) -> None:
+    function = parse(SOFTMAX.replace("float32", dtype))
+    for n in (0, 1, 7):
+        check(function, N=n)
+    product = parse(f"""
+func @main(%x: {dtype}[N, 40] "x", %w: {dtype}[40, 24] "w", %b: {dtype}[24] "b") {{
+  %0 = MatMul(%x, %w) {{transpose_a=false, transpose_b=false}} : {dtype}[N, 24]
+  %1 = Add(%0, %b) : {dtype}[N, 24]
+  %2 = Relu(%1) : {dtype}[N, 24]
+  return %2 "y"
+}}
+""")
+    for n in (0, 1, 5):
+        check(product, N=n)
+
+
+def test_integers_and_positions_of_extremes() -> None:
+    function = parse("""
+func @main(%x: float32[N, 17] "x", %k: int32[N, 17] "k") {
+  %0 = ArgMax(%x) {axis=(1,), keepdims=false, output_type=int64} : int64[N]
+  %1 = Max(%x) {axis=(1,), keepdims=false} : float32[N]
+  %2 = Sum(%k) {axis=(0, 1), keepdims=false} : int32[]
+  %3 = Mul(%k, %2) : int32[N, 17]
+  return %0 "at", %1 "max", %3 "scaled"
+}
+""")
+    for n in (0, 1, 6):
+        check(function, N=n)
+
+
+@pytest.mark.parametrize("n", [1, 90, 300])
+def test_a_long_total_runs_in_parts(n: int) -> None:
+    function = parse("""
+func @main(%x: float32[N, 784] "x") {
+  %0 = Square(%x) : float32[N, 784]
+  %1 = Mean(%0) {axis=(0, 1), keepdims=false} : float32[]
+  %2 = Sqrt(%1) : float32[]
+  return %2 "y"
+}
+""")
+    plan = check(function, N=n)
+    assert len(plan.kernels) == 2 and "min(8192" in texts(plan)
+
+
+def test_an_outer_product_and_a_scalar_one() -> None:
+    function = parse("""
+func @main(%x: float32[N, 1] "x", %w: float32[1, 5] "w", %v: float32[1, 1] "v") {
+  %0 = MatMul(%x, %w) {transpose_a=false, transpose_b=false} : float32[N, 5]
+  %1 = MatMul(%v, %v) {transpose_a=false, transpose_b=false} : float32[1, 1]
+  %2 = Add(%0, %1) : float32[N, 5]
+  return %2 "y"
+}
+""")
+    for n in SIZES:
+        check(function, N=n)
+
+
+def test_products_of_every_layout_with_batches() -> None:
+    for ta in (False, True):
+        for tb in (False, True):
+            a = "N, 20" if not ta else "20, N"
+            b = "20, 18" if not tb else "18, 20"
+            function = parse(f"""
+func @main(%x: float32[{a}] "x", %w: float32[{b}] "w") {{
+  %0 = MatMul(%x, %w) {{transpose_a={str(ta).lower()}, transpose_b={str(tb).lower()}}} : float32[N, 18]
+  return %0 "y"
+}}
+""")
+            for n in (0, 1, 6):
+                check(function, N=n)
+
+
+def test_a_deep_chain_needs_no_deep_stack() -> None:
+    plan = check(chain(600), N=5)
+    assert len(plan.kernels) >= 2
+
+
+# ---------------------------------------------------------------------------------------------
+# Loops and branches.
+
+LOOP = """
+func @turn(%0_in: int64[], %1_in: float32[4], %2_in: float32[4], %3_in: float32[4, 4]) {
+  %0 = Reshape(%1_in) {shape=(1, 4)} : float32[1, 4]
+  %1 = MatMul(%0, %3_in) {transpose_a=false, transpose_b=false} : float32[1, 4]
+  %2 = Reshape(%1) {shape=(4,)} : float32[4]
+  %3 = Add(%2, %2_in) : float32[4]
+  %4 = Tanh(%3) : float32[4]
+  return %4, %4
+}
+
+func @main(%x: float32[T, 4] "x", %h: float32[4] "h", %w: float32[4, 4] "w") {
+  %0 = Sizes() {dtype=int64, sizes=T} : int64[]
+  %1, %2, %3 = Loop(%0, %h, %x, %w) {body=@turn, captures=1, carried=1, cond=none, length=none, reverse=REVERSE, while=false, xs=1, ys=1} : float32[4], float32[T, 4], int64[]
+  return %1 "last", %2 "all", %3 "count"
+}
+"""
+
+
+@pytest.mark.parametrize("reverse", ["false", "true"])
+def test_a_recurrence_runs_as_one_native_loop(reverse: str) -> None:
+    function = parse(LOOP.replace("REVERSE", reverse))
+    for t in (0, 1, 5):
+        plan = check(function, T=t)
+    (loop,) = [s for s in plan.steps if isinstance(s, Loop)]
+    assert loop.count == dim.symbol("T") and len(loop.slices) == 2
+
+
+def test_carried_values_that_change_places() -> None:
+    """(a, b) -> (b, a + b): the values are moved as if at once."""
+    function = parse("""
+func @turn(%0_in: int64[], %1_in: float32[3], %2_in: float32[3]) {
+  %0 = Add(%1_in, %2_in) : float32[3]
+  return %2_in, %0
+}
+
+func @main(%a: float32[3] "a", %b: float32[3] "b", %n: int64[] "n") {
+  %0, %1, %2 = Loop(%n, %a, %b) {body=@turn, captures=0, carried=2, cond=none, length=none, reverse=false, while=false, xs=0, ys=0} : float32[3], float32[3], int64[]
+  return %0 "x", %1 "y", %2 "taken"
+}
+""")
+    rng = np.random.default_rng()
+    for n in (0, 1, 6):
+        check_function(function, [*rng.normal(size=(2, 3)).astype(np.float32), np.asarray(n, np.int64)])
+
+
+WHILE = """
+func @go(%0_in: float32[], %1_in: float32[]) {
+  %0 = Less(%0_in, %1_in) : bool[]
+  return %0
+}
+
+func @turn(%0_in: int64[], %1_in: float32[], %2_in: float32[]) {
+  %0 = Const() {dtype=float32, value=array float32[] (2.0,)} : float32[]
+  %1 = Mul(%1_in, %0) : float32[]
+  %2 = Less(%1, %2_in) : bool[]
+  return %2, %1
+}
+
+func @main(%x: float32[] "x", %top: float32[] "top") {
+  %0 = Const() {dtype=int64, value=array int64[] (LIMIT,)} : int64[]
+  %1, %2 = Loop(%0, %x, %top) {body=@turn, captures=1, carried=1, cond=@go, length=none, reverse=false, while=true, xs=0, ys=0} : float32[], int64[]
+  return %1 "y", %2 "taken"
+}
+"""
+
+
+@pytest.mark.parametrize("limit", [3, 1 << 62])
+def test_a_loop_with_a_condition(limit: int) -> None:
+    function = parse(WHILE.replace("LIMIT", str(limit)))
+    for x in (1.0, 300.0):
+        check_function(function, [np.float32(x), np.float32(100.0)])
+
+
+COND = """
+func @yes(%0_in: float32[N], %1_in: float32[N]) {
+  %0 = Add(%0_in, %1_in) : float32[N]
+  return %0, %1_in
+}
+
+func @no(%0_in: float32[N], %1_in: float32[N]) {
+  %0 = Exp(%0_in) : float32[N]
+  %1 = Sub(%0, %1_in) : float32[N]
+  return %1, %0_in
+}
+
+func @main(%p: bool[] "p", %x: float32[N] "x", %y: float32[N] "y") {
+  source N = %x.axis(0)
+  %0 = Neg(%x) : float32[N]
+  %1, %2 = Cond(%p, %0, %y) {orelse=@no, then=@yes} : float32[N], float32[N]
+  %3 = Mul(%1, %2) : float32[N]
+  return %3 "z"
+}
+"""
+
+
+@pytest.mark.parametrize("p", [False, True])
+def test_a_branch(p: bool) -> None:
+    rng = np.random.default_rng()
+    for n in (0, 1, 5):
+        check_function(parse(COND), [np.asarray(p), *rng.normal(size=(2, n)).astype(np.float32)])
+
+
+GRADIENT = """
+func @forward(%0_in: int64[], %1_in: float32[], %2_in: float32[]) {
+  %0 = Mul(%1_in, %1_in) : float32[]
+  %1 = Mul(%0, %2_in) : float32[]
+  return %1, %1_in
+}
+
+func @backward(%0_in: int64[], %1_in: float32[], %2_in: float32[], %3_in: float32[], %4_in: float32[]) {
+  %0 = Mul(%3_in, %4_in) : float32[]
+  %1 = Mul(%1_in, %0) : float32[]
+  %2 = Add(%1, %1) : float32[]
+  %3 = Mul(%3_in, %3_in) : float32[]
+  %4 = Mul(%1_in, %3) : float32[]
+  %5 = Add(%2_in, %4) : float32[]
+  return %2, %5
+}
+
+func @main(%x: float32[] "x", %a: float32[] "a", %seed: float32[] "seed", %zero: float32[] "zero") {
+  %0 = Const() {dtype=int64, value=array int64[] (3,)} : int64[]
+  %1, %2, %3 = Loop(%0, %x, %a) {body=@forward, captures=1, carried=1, cond=none, length=3, reverse=false, while=false, xs=0, ys=1} : float32[], float32[3], int64[]
+  %4, %5, %6 = Loop(%0, %seed, %zero, %2, %a) {body=@backward, captures=1, carried=2, cond=none, length=none, reverse=true, while=false, xs=1, ys=0} : float32[], float32[], int64[]
+  return %1 "y", %4 "dx", %5 "da"
+}
+"""
+
+
+def test_the_gradient_of_a_loop_written_by_hand() -> None:
+    """y = a (a (a x^2)^2)^2 = a^7 x^8: dy/dx = 8 y / x and dy/da = 7 y / a."""
+    function = parse(GRADIENT)
+    x, a = np.float32(0.8), np.float32(1.1)
+    plan = check_function(function, [x, a, np.float32(1), np.float32(0)])
+    from tests.passes.plans import run_plan
+    (y, dx, da), _ = run_plan(plan, {}, [x, a, np.float32(1), np.float32(0)])
+    np.testing.assert_allclose(y, a**7 * x**8, rtol=1e-5)
+    np.testing.assert_allclose(dx, 8 * y / x, rtol=1e-5)
+    np.testing.assert_allclose(da, 7 * y / a, rtol=1e-5)
+
+
+def test_values_of_a_loop_are_computed_where_they_are_carried() -> None:
+    """Nothing is copied inside a loop whose value can be written in place."""
+    plan = planned(parse(GRADIENT))
+    loops = [s for s in plan.steps if isinstance(s, Loop)]
+    assert sum(isinstance(s, Copy) for loop in loops for s in loop.body) <= 1
+    assert bind is not None
