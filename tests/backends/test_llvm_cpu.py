@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from graphc import dtypes
+from graphc.backends.interp import run as interpret
 from graphc.backends.llvm_cpu.codegen import LlvmCpu
 from graphc.dtypes import float32, int32, int64
 from graphc.ir import dim
@@ -27,6 +28,7 @@ from graphc.kernel.ir import (
     Load,
     Local,
     Param,
+    Random,
     Reduce,
     Scatter,
     Store,
@@ -310,3 +312,35 @@ def test_double_rounding_to_float16() -> None:
         native(machine)(kernel, {"x": x, "y": y}, {"n0": x.size})
         with np.errstate(all="ignore"):
             np.testing.assert_array_equal(y, x.astype(np.float16), err_msg=machine)
+
+
+def random_pairs(columns: int) -> Kernel:
+    """Return a kernel that takes words e & -2 and e | 1 of the stream at e = row * columns + column."""
+    u64, u32 = dtypes.uint64, dtypes.uint32
+    e = Var("e", int64)
+    lets, stores = [Let("e", prim("add", prim("mul", i, index(columns)), j))], []
+    for name, at in (("y", prim("and", e, index(-2))), ("z", prim("or", e, index(1))), ("w", e)):
+        block = cast(prim("shr", Var("at_" + name, int64), index(2)), u64)
+        low = prim("add", Load("state", (index(0),), u64), block)
+        carry = cast(prim("lt", Var("low_" + name, u64), block), u64)
+        word = Random(Var("low_" + name, u64), prim("add", Load("state", (index(1),), u64), carry),
+                      Load("state", (index(2),), u64), prim("and", Var("at_" + name, int64), index(3)))
+        lets += [Let("at_" + name, at), Let("low_" + name, low)]
+        stores.append(Store(name, (i, j), word))
+    outputs = (Param(name, u32, (N0, columns), "out") for name in "yzw")
+    return Kernel("pairs", (Param("state", u64, (3,), "in"), *outputs), ("n0",), (
+        For("i", size(N0), (For("j", index(columns), (*lets, *stores), True),), True),))
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("columns", (3, 64, 70, 300))
+def test_random_words_by_blocks(columns: int, machine: str) -> None:
+    kernel, sizes = random_pairs(columns), {"n0": 5}
+    if columns % 4 == 0:
+        assert "@philox.blocks" in BACKEND.llvm_text(kernel, MACHINES[machine])
+    state = np.random.default_rng().integers(0, 1 << 64, 3, dtype=np.uint64)
+    state[0] = np.uint64((1 << 64) - 9)  # the low half of the counter wraps
+    ours, theirs = ({"state": state} | {n: poison((5, columns), dtypes.uint32) for n in "yzw"} for _ in range(2))
+    assert native(machine)(kernel, ours, sizes) == interpret(kernel, theirs, sizes) == 0
+    for name in "yzw":
+        np.testing.assert_array_equal(ours[name], theirs[name])
