@@ -66,7 +66,7 @@ def _names() -> dict[str, Any]:
         "DType": dtypes.DType, "Dimension": shape.Dimension, "Graph": Graph, "GraphKeys": collections.GraphKeys,
         "IndexedSlices": IndexedSlices, "IndexedSlicesValue": IndexedSlicesValue,
         "InteractiveSession": InteractiveSession, "Operation": Operation, "Session": Session, "Tensor": Tensor,
-        "TensorShape": shape.TensorShape, "app": app, "as_dtype": dtypes.as_dtype,
+        "TensorShape": shape.TensorShape, "app": SimpleNamespace(flags=app, run=app.run), "as_dtype": dtypes.as_dtype,
         "broadcast_static_shape": shape.broadcast_static_shape, "convert_n_to_tensor": convert_n_to_tensor,
         "convert_to_tensor": convert_to_tensor, "errors": errors, "flags": app,
         "get_default_graph": get_default_graph, "get_default_session": get_default_session, "gradients": gradients,

@@ -134,6 +134,12 @@ class BaseSession:
         except TypeError:  # what cannot be fetched or fed, as will be told
             return None
 
+    def load(self, variable: Tensor, value: Any) -> None:
+        """Give the variable with the handle `variable` the content `value`.  Raises as feeding it would."""
+        self._check_open()
+        check_feeds([variable], [value])
+        self.variables.set(variable.op.name, feed_value(variable, value), variable.dtype)
+
     def _prepare(self, key: Any, fetches: Any, feed_dict: Mapping[Any, Any]) -> _Call:
         """The call for these fetches and feed keys, made and remembered; the feeds are checked."""
         self._check_open()

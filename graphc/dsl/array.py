@@ -13,7 +13,7 @@ import numpy as np
 from graphc import dtypes
 from graphc.dsl.control import identity, stop_gradient
 from graphc.dsl.convert import constant, convert_n_to_tensor, convert_to_tensor, matching
-from graphc.dsl.indexing import gather, gather_nd, one_hot, scatter_nd, slice_, strided_slice
+from graphc.dsl.indexing import confusion_matrix, gather, gather_nd, one_hot, scatter_nd, slice_, strided_slice
 from graphc.dsl.reduction import older_name, static_axis
 from graphc.dsl.scope import create, has_tensor, name_scope, plain
 from graphc.errors import GraphError, ShapeError
@@ -22,7 +22,8 @@ from graphc.graph.operation import at_user
 from graphc.graph.shape import TensorShape
 from graphc.graph.tensor import Tensor
 
-__all__ = ["boolean_mask", "broadcast_dynamic_shape", "broadcast_to", "concat", "constant", "diag", "diag_part",
+__all__ = ["boolean_mask", "broadcast_dynamic_shape", "broadcast_to", "concat", "confusion_matrix", "constant", "diag",
+           "diag_part",
            "expand_dims", "eye", "fill", "gather", "gather_nd", "identity", "invert_permutation", "linspace",
            "matrix_band_part", "matrix_diag", "matrix_diag_part", "matrix_transpose", "meshgrid", "one_hot", "ones",
            "ones_like", "pack", "pad", "placeholder", "placeholder_with_default", "range_", "rank", "reshape",

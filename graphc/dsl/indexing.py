@@ -19,7 +19,7 @@ from graphc.graph.operation import at_user
 from graphc.graph.shape import Dimension
 from graphc.graph.tensor import Tensor
 
-__all__ = ["gather", "gather_nd", "getitem", "one_hot", "scatter_nd", "slice_", "strided_slice"]
+__all__ = ["confusion_matrix", "gather", "gather_nd", "getitem", "one_hot", "scatter_nd", "slice_", "strided_slice"]
 
 
 def getitem(x: Tensor, key: Any) -> Tensor:
@@ -140,6 +140,25 @@ def scatter_nd(indices: Any, updates: Any, shape: Any, name: str | None = None) 
         return cast(Tensor, create("ScatterNd", scope, [convert_to_tensor(indices, name="indices"),
                                                         convert_to_tensor(updates, name="updates"),
                                                         _plain_or_tensor(shape)]))
+
+
+def confusion_matrix(labels: Any, predictions: Any, num_classes: int | None = None, dtype: Any = dtypes.int32,
+                     name: str | None = None, weights: Any = None) -> Tensor:
+    """Return how often each class (row) was predicted as each class (column).  num_classes must be given.
+
+    Source: tf.confusion_matrix.
+    """
+    if num_classes is None:
+        raise at_user(ShapeError, "confusion_matrix: the number of classes depends on values; give num_classes")
+    with name_scope(name, "confusion_matrix", [labels, predictions, weights]) as scope:
+        pairs = [convert_to_tensor(v) for v in (labels, predictions)]
+        pairs = [v if v.dtype is dtypes.int64 else create("Cast", None, [v], {"dtype": dtypes.int64}) for v in pairs]
+        places = create("Pack", None, pairs, {"axis": 1})
+        counts = create("OnesLike", None, pairs[:1]) if weights is None else convert_to_tensor(weights)
+        wanted = dtypes.as_dtype(dtype)
+        if counts.dtype is not wanted:
+            counts = create("Cast", None, [counts], {"dtype": wanted})
+        return cast(Tensor, create("ScatterNd", scope, [places, counts, (num_classes, num_classes)]))
 
 
 def one_hot(indices: Any, depth: Any, on_value: Any = None, off_value: Any = None, axis: int | None = None,

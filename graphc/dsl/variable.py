@@ -196,9 +196,8 @@ class Variable:
         return scatter(op_type, self, rows.indices, rows.values, name)
 
     def load(self, value: Any, session: Any = None) -> None:
-        """Set the content at once, in `session` or the default session."""
-        session = default_session(session, self.graph, f"load {self.name}", "load")
-        session.run(self.initializer, {self.initializer.inputs[1]: value})
+        """Set the content at once, in `session` or the default session.  Raises as feeding it would."""
+        default_session(session, self.graph, f"load {self.name}", "load").load(self._handle, value)
 
     def __getitem__(self, key: Any) -> Tensor:
         return self.value()[key]

@@ -99,7 +99,10 @@ def initialize_variables(var_list: Sequence[Any], name: str = "init") -> Operati
 
 def assign(ref: Any, value: Any, validate_shape: bool | None = None, use_locking: bool | None = None,
            name: str | None = None) -> Any:
-    """Return the tensor of a variable's new content, whose computation writes it.  Source: tf.assign."""
+    """Return the tensor of a variable's new content, whose computation writes it.
+
+    A variable never changes its shape, whatever validate_shape is.  Source: tf.assign.
+    """
     return _write("Assign", ref, value, name)
 
 
