@@ -48,8 +48,8 @@ class LoopPlan:
     where that pays; 1 means that the loop is stepped one by one.  Inside a loop with lanes > 1 every value
     that depends on its axis is a vector, inner loops included (column sums: the kept axis has the lanes,
     the Reduce inside holds vectors as its state).
-    A Reduce with lanes > 1 keeps `lanes` partial states per vector and combines them horizontally,
-    lowest lane first, when it ends (row sums).  The last step of a vector loop is masked.
+    A Reduce with lanes > 1 keeps `lanes` partial states per vector and combines them horizontally
+    when it ends, the upper half of the lanes with the lower, again and again (row sums).  The last step of a vector loop is masked.
     unroll: vectors (or, with lanes == 1, iterations) per step.  For a Reduce it is also the number of
     independent partial states that break the chain of latencies; they are combined in order 0, 1, ...
     """
@@ -122,7 +122,7 @@ def schedule(kernel: Kernel, target: Target) -> Schedule:
     plan = whole.plans[len(nest) - 1]
     extents = tuple(cost.extent_of(f.extent) for f in nest)
     counts = [max(1, cost.typical(e)) for e in extents]
-    per_iteration = whole.cycles / dim.evaluate(dim.product(counts), {})
+    per_iteration = max(1.0, whole.cycles) / dim.evaluate(dim.product(counts), {})
     step = plan.lanes * plan.unroll
     is_line = plan.is_vector and len(whole.plans) == 1  # no other loop whose extent may turn out long
     wanted = (CLAIM_CYCLES if is_line else ITEM_CYCLES) / per_iteration

@@ -1,13 +1,13 @@
 """From kernel IR to LLVM values and instructions: expressions, memory and statements in a vector context.
 
 Owns `Renderer` (one per kernel: buffers, sizes, status) and `Context` (what the names mean here, how
-many lanes, which of them are on).  Knows nothing of work items (codegen.py) nor of products
+many lanes, which of them are on).  Knows nothing of work items (function.py) nor of products
 (contract.py), which both stand on it.  Loops live in loops.py, primitives in primitives.py.
 Invariants: a value that does not depend on the lane axis stays scalar; indices stay `base + lane * step`
 (`Linear`) as long as they are; memory is touched only by lanes that are on; where a context is being
 rendered at least one lane is on.
 
-How contract.py works on top of this (agreed with its author):
+How contract.py works on top of this:
 
     contract.partition(kernel, statement, target) -> Partition(extent, grain, scratch, cost, tiling)
     contract.emit(renderer, kernel, statement, partition, context) -> None
