@@ -49,7 +49,8 @@ class LoopPlan:
     that depends on its axis is a vector, inner loops included (column sums: the kept axis has the lanes,
     the Reduce inside holds vectors as its state).
     A Reduce with lanes > 1 keeps `lanes` partial states per vector and combines them horizontally
-    when it ends, the upper half of the lanes with the lower, again and again (row sums).  The last step of a vector loop is masked.
+    when it ends, the upper half of the lanes with the lower, again and again (row sums).
+    The last step of a vector loop is masked.
     unroll: vectors (or, with lanes == 1, iterations) per step.  For a Reduce it is also the number of
     independent partial states that break the chain of latencies; they are combined in order 0, 1, ...
     """
