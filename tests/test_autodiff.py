@@ -25,11 +25,13 @@ def graph() -> Iterator[Graph]:
 
 
 def scalar(dtype: Any = float64) -> Tensor:
-    return b.op("Placeholder", dtype=dtype, shape=())
+    made: Tensor = b.op("Placeholder", dtype=dtype, shape=())
+    return made
 
 
 def vector(n: int | None = None, dtype: Any = float64) -> Tensor:
-    return b.op("Placeholder", dtype=dtype, shape=(n,))
+    made: Tensor = b.op("Placeholder", dtype=dtype, shape=(n,))
+    return made
 
 
 def run(tensors: Any, feeds: dict[Tensor, Any]) -> list[np.ndarray[Any, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from graphc.autodiff import gradients
+from graphc.autodiff import densify, gradients
 from graphc.dtypes import float64
 from graphc.graph.graph import Graph
 from graphc.graph.tensor import IndexedSlices, Tensor
@@ -41,7 +41,7 @@ def value(tensors: Sequence[Tensor], feeds: dict[Tensor, Array]) -> list[Array]:
 def dense(g: Tensor | IndexedSlices | None, like: Tensor) -> Tensor:
     if g is None:
         return b.zeros_like(like)
-    return b.op("UnsortedSegmentSum", g.values, g.indices, like.type.shape[0]) if isinstance(g, IndexedSlices) else g
+    return densify(g) if isinstance(g, IndexedSlices) else g
 
 
 def weighted(outputs: Sequence[Tensor], rng: np.random.Generator) -> Tensor:
@@ -49,10 +49,12 @@ def weighted(outputs: Sequence[Tensor], rng: np.random.Generator) -> Tensor:
     parts = []
     for y in outputs:
         if y.dtype.is_floating:
-            shape = tuple(int(n) for n in y.type.shape)
+            shape = b.static_shape(y)
+            assert shape is not None
             weights = b.constant(rng.uniform(0.5, 1.5, shape), float64)
             parts.append(b.op("Sum", b.mul(weights, b.op("Square", y)), tuple(range(len(shape)))))
-    return b.op("AddN", *parts)
+    total: Tensor = b.op("AddN", *parts)
+    return total
 
 
 def slope(loss: Tensor, xs: Sequence[Tensor], feeds: dict[Tensor, Array], direction: Sequence[Array]) -> float:

@@ -40,7 +40,8 @@ class _Sites:
 class _Point(_Sites):
     def __init__(self, attrs: Mapping[str, Any], in_types: Sequence[TensorType], out: TensorType) -> None:
         super().__init__()
-        self.attrs, self.in_types, self.out_types = attrs, in_types, [out]
+        self.attrs, self.in_types = attrs, in_types
+        self.out_types: Sequence[TensorType] = [out]
         self.output = 0
         self.index: tuple[Expr, ...] = tuple(Axis(f"i{a}") for a in range(out.rank))
 
@@ -52,7 +53,8 @@ class _Routine(_Sites):
     def __init__(self, attrs: Mapping[str, Any], in_types: Sequence[TensorType], out: TensorType,
                  inplace: Mapping[int, int]) -> None:
         super().__init__()
-        self.attrs, self.in_types, self.out_types, self.inplace = attrs, in_types, [out], inplace
+        self.attrs, self.in_types, self.inplace = attrs, in_types, inplace
+        self.out_types: Sequence[TensorType] = [out]
 
     def input(self, i: int) -> str:
         return f"x{i}"
