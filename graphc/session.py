@@ -33,6 +33,7 @@ from graphc.graph.graph import Graph, get_default_graph, graphs
 from graphc.graph.operation import describe_operands
 from graphc.graph.tensor import Tensor, sessions
 from graphc.ops.base import Kind
+from graphc.passes.effects import variable_of
 from graphc.passes.extract import needed
 from graphc.runtime.checks import NumericsCheck
 from graphc.runtime.program import AssumptionFailed
@@ -106,7 +107,9 @@ class BaseSession:
         Source: tf.Session.make_callable.
         """
         self._check_open()
-        call = self._call(take_apart(self.graph, fetches), feed_keys(self.graph, feed_list or ()))
+        parts, feeds = take_apart(self.graph, fetches), feed_keys(self.graph, feed_list or ())
+        check_fed(parts, feeds)
+        call = self._call(parts, feeds)
         runner, assemble = call.runner, call.assemble or tuple
 
         def one(*values: Any) -> Any:
@@ -198,7 +201,7 @@ class BaseSession:
         return run
 
     def executable(self, parts: Fetches, feeds: tuple[Tensor, ...], ranks: Mapping[Tensor, int],
-                    assumptions: Mapping[int, str]) -> tuple[Runner, Mapping[int, int]]:
+                   assumptions: Mapping[int, str]) -> tuple[Runner, Mapping[int, int]]:
         """Return a runner of one compiled variant, and the number of the condition that each check of its plan is.
 
         feeds: the runner's arguments.  ranks, assumptions: as of passes/extract.py.  A subclass may compute otherwise.
@@ -250,10 +253,12 @@ class BaseSession:
         return self._told(error, call, dict(zip(call.feeds, values, strict=True)))
 
     def _uninitialised(self, call: _Call, error: FailedPreconditionError) -> Exception:
+        """The user's error for a variable without a value: it names all that the run reads and nothing has written."""
         ran = needed(call.parts.tensors, call.feeds, call.parts.targets)
-        missing = [op for op in ran if op.type == "VariableV2" and op.outputs[0] not in call.feeds
-                   and not self.variables.is_initialised(op.name)]
         named = error.op if isinstance(error.op, str) else ""
+        written = {variable_of(op.inputs[0]) for op in ran if op.type == "Assign"}
+        missing = [op for op in ran if op.type == "VariableV2" and op.outputs[0] not in call.feeds
+                   and not self.variables.is_initialised(op.name) and (op not in written or op.name == named)]
         first = next((op for op in missing if op.name == named), missing[0] if missing else None)
         if first is None:
             return error
@@ -286,10 +291,6 @@ class BaseSession:
         """Return the devices that programs run on."""
         pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
         return [DeviceAttributes("/job:localhost/replica:0/task:0/device:CPU:0", "CPU", pages)]
-
-    def reset(self) -> None:
-        """Forget all variables, so that none is initialised."""
-        self.variables.clear()
 
 
 @dataclass(frozen=True, slots=True)

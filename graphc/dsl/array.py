@@ -23,14 +23,12 @@ from graphc.graph.shape import TensorShape
 from graphc.graph.tensor import Tensor
 
 __all__ = ["boolean_mask", "broadcast_dynamic_shape", "broadcast_to", "concat", "confusion_matrix", "constant", "diag",
-           "diag_part",
-           "expand_dims", "eye", "fill", "gather", "gather_nd", "identity", "invert_permutation", "linspace",
-           "matrix_band_part", "matrix_diag", "matrix_diag_part", "matrix_transpose", "meshgrid", "one_hot", "ones",
-           "ones_like", "pack", "pad", "placeholder", "placeholder_with_default", "range_", "rank", "reshape",
-           "reverse",
-           "roll", "scatter_nd", "sequence_mask", "shape", "shape_n", "size", "slice_", "split", "squeeze", "stack",
-           "stop_gradient", "strided_slice", "tile", "transpose", "unpack", "unstack", "where", "where_v2", "zeros",
-           "zeros_like"]
+           "diag_part", "expand_dims", "eye", "fill", "gather", "gather_nd", "identity", "invert_permutation",
+           "linspace", "matrix_band_part", "matrix_diag", "matrix_diag_part", "matrix_transpose", "meshgrid", "one_hot",
+           "ones", "ones_like", "pack", "pad", "placeholder", "placeholder_with_default", "range_", "rank", "reshape",
+           "reverse", "roll", "scatter_nd", "sequence_mask", "shape", "shape_n", "size", "slice_", "split", "squeeze",
+           "stack", "stop_gradient", "strided_slice", "tile", "transpose", "unpack", "unstack", "where", "where_v2",
+           "zeros", "zeros_like"]
 
 
 # -- sources ----------------------------------------------------------------------------------------------------------
