@@ -241,7 +241,8 @@ class BaseSession:
         op = self.graph.find(error.op) if isinstance(error.op, str) else None
         if op is None:
             return error
-        text = report(error.message, operands=describe_operands(op.inputs))
+        plain = error.message.count("\n") < 2  # what and where alone; a numerics check describes values instead
+        text = report(error.message, operands=describe_operands(op.inputs) if plain else ())
         return type(error)(error.node_def, op, text, error.error_code)
 
     def _told_of(self, error: BadFeed | OpError | TypeError, call: _Call, values: Sequence[Any]) -> Exception:

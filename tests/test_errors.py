@@ -169,3 +169,31 @@ def test_run_time_sizes_name_the_op_and_the_line() -> None:
 def test_errors_of_composites_name_the_function_that_was_called() -> None:
     x = tf.placeholder(tf.float32, [None, 3], name="x")
     assert text_of(ShapeError, lambda: tf.nn.xw_plus_b(x, tf.ones([4, 2]), tf.zeros([2]))).startswith("xw_plus_b: ")
+
+
+def test_values_met_at_run_time_name_the_op_and_the_line() -> None:
+    ids = tf.placeholder(tf.int32, [None], name="ids")
+    rows = tf.gather(tf.constant([1.0, 2.0, 3.0], name="table"), ids, name="rows")
+    sess = tf.Session()
+    np.testing.assert_array_equal(sess.run(rows, {ids: [2, 0]}), [3, 1])
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        sess.run(rows, {ids: [0, 7]})
+    assert caught.value.op is rows.op
+    lines = re.sub(r":\d+", ":N", str(caught.value)).splitlines()
+    assert "index" in lines[0]
+    assert lines[1].startswith("  at test_errors.py:N in test_values_met_at_run_time_name_the_op_and_the_line:   rows = ")
+    assert lines[2:] == ['  table: float32 (3,)  constant "table", test_errors.py:N',
+                         '  ids:   int32 (?,)    placeholder "ids", test_errors.py:N']
+
+
+def test_custom_gradients_of_a_wrong_shape() -> None:
+    x = tf.placeholder(tf.float32, [2, 3], name="x")
+
+    @tf.custom_gradient
+    def wrong(t: tf.Tensor) -> object:
+        return tf.identity(t), lambda dy: tf.zeros([5, 5])
+
+    text = text_of(ValueError, lambda: tf.gradients(tf.reduce_sum(wrong(x) * 2), x))
+    assert text.splitlines()[0] == (
+        "custom_gradient: the gradient function of wrong gives the shape (5, 5) for an argument of shape (2, 3)")
+    assert text.splitlines()[1].startswith("  at test_errors.py:N in <lambda>:   ")

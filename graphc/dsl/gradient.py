@@ -13,7 +13,7 @@ from graphc.dsl.array import zeros_like
 from graphc.dsl.control import identity
 from graphc.dsl.convert import convert_to_tensor
 from graphc.dsl.scope import create, name_scope
-from graphc.errors import GradientError
+from graphc.errors import GradientError, ShapeError
 from graphc.graph.operation import Operation, at_user
 from graphc.graph.tensor import Tensor
 
@@ -23,7 +23,8 @@ __all__ = ["custom_gradient", "gradients", "hessians"]
 def custom_gradient(f: Callable[..., Any]) -> Callable[..., Any]:
     """Return f as a function whose gradient is its own: f(*xs) returns (ys, grad), grad(*dys) the gradients of xs.
 
-    Raises GradientError when grad returns another number of gradients.  Source: tf.custom_gradient.
+    Raises GradientError when grad returns another number of gradients, ShapeError for one of another shape.  Source:
+    tf.custom_gradient.
     """
     @functools.wraps(f)
     def decorated(*args: Any, **kwargs: Any) -> Any:
@@ -44,6 +45,11 @@ def custom_gradient(f: Callable[..., Any]) -> Callable[..., Any]:
                     raise at_user(GradientError,
                                   f"custom_gradient: {f.__name__} has {len(inputs)} arguments, but its gradient "
                                   f"function returns {len(listed)} gradients")
+                for x, g in zip(inputs, listed, strict=True):
+                    if g is not None and not x.shape.is_compatible_with(g.shape):
+                        raise at_user(ShapeError,
+                                      f"custom_gradient: the gradient function of {f.__name__} gives the shape "
+                                                  f"{g.shape} for an argument of shape {x.shape}", [x])
                 return [None] * count + listed
 
             override_gradient(ends[0].op, gradient)
