@@ -181,7 +181,7 @@ def test_values_met_at_run_time_name_the_op_and_the_line() -> None:
     assert caught.value.op is rows.op
     lines = re.sub(r":\d+", ":N", str(caught.value)).splitlines()
     assert "index" in lines[0]
-    assert lines[1].startswith("  at test_errors.py:N in test_values_met_at_run_time_name_the_op_and_the_line:   rows =")
+    assert lines[1].startswith("  at test_errors.py:N in test_values_met_at_run_time_name_the_op_and_the_line:   ")
     assert lines[2:] == ['  table: float32 (3,)  constant "table", test_errors.py:N',
                          '  ids:   int32 (?,)    placeholder "ids", test_errors.py:N']
 
