@@ -13,6 +13,7 @@ Invariant: no array that is returned shares memory with a frame, a variable or a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,6 +27,9 @@ from graphc.runtime.memory import address
 from graphc.runtime.native import Native
 from graphc.runtime.program import Program
 from graphc.runtime.variables import Variables
+
+_NUMBERS = (np.bool_, np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64, np.float16,
+            np.float32, np.float64)
 
 FRAME_KEYS = 16                   # sets of sizes whose frames are kept
 FRAME_BYTES = 1 << 28             # memory that idle frames may hold, the newest apart
@@ -41,7 +45,8 @@ class Converter(Protocol):
         """Return `value` for feed `number` as an array of its NumPy dtype and a shape that fits its slot.
 
         Raises the user's error where that cannot be.  Called for everything but arrays of exactly the
-        dtype and, where that is known, shape of the slot, and Python numbers fed to scalars.
+        dtype and, where that is known, shape of the slot, and numbers that a scalar slot stores exactly as
+        NumPy would convert them.
         """
         ...
 
@@ -143,7 +148,10 @@ class Executor:
             if old == key or (len(idle) <= FRAME_KEYS and held <= FRAME_BYTES):
                 break
             held -= sum(lease[0].nbytes for lease in idle.pop(old, []))
-        return free, (frame, frame.enter, frame.words, *frame.feeds, *frame.fetches)
+        # a number is written through a memoryview: faster, and silent where a large one becomes infinite
+        memory = [array.data if array is not None and _is_number(slot) else array
+                  for array, slot in zip(frame.feeds, self.program.plan.feeds, strict=True)]
+        return free, (frame, frame.enter, frame.words, *memory, *frame.fetches)
 
     def first(self, frame: Frame) -> None:
         """Run `frame` after linking it to the variables, whose memory it does not know yet."""
@@ -213,7 +221,7 @@ class _Text:
     """The text of a runner.  For one float scalar fed and fetched, and no variables, it reads
 
         def runner(a0):
-            if not (type(a0) is float):
+            if not (type(a0) in k0 or type(a0) is int and -9007199254740992 <= a0 <= ...):
                 a0 = convert(0, a0)
             try:
                 lease = free.pop()
@@ -271,16 +279,16 @@ class _Text:
     def convert(self, i: int) -> list[str]:
         """The lines that make argument i an array of the right dtype, or a number where that does."""
         slot = self.plan.feeds[i]
-        if not slot.shape and slot.dtype in (dtypes.float32, dtypes.float64):
-            right = f"type(a{i}) is float"
-        elif not slot.shape and slot.dtype in (dtypes.int32, dtypes.int64):
-            right = f"type(a{i}) is int and {slot.dtype.min} <= a{i} <= {slot.dtype.max}"
-        else:
-            self.constants[f"d{i}"] = np.dtype(slot.dtype.as_numpy_dtype)
-            right = f"type(a{i}) is ndarray and a{i}.dtype is d{i}"
-            if i not in self.dynamic:
-                self.constants[f"s{i}"] = slot.shape
-                right += f" and a{i}.shape == s{i}"
+        self.constants[f"d{i}"] = np.dtype(slot.dtype.as_numpy_dtype)
+        right = f"type(a{i}) is ndarray and a{i}.dtype is d{i}"
+        if i not in self.dynamic:
+            self.constants[f"s{i}"] = slot.shape
+            right += f" and a{i}.shape == s{i}"
+        if _is_number(slot):
+            types, bounds = _exact_numbers(slot.dtype)
+            self.constants[f"k{i}"] = types
+            whole = f"type(a{i}) is int and {bounds[0]} <= a{i} <= {bounds[1]} or " if bounds else ""
+            right = f"type(a{i}) in k{i} or {whole}{right}"
         return [f"if not ({right}):", f"    a{i} = convert({i}, a{i})"]
 
     def put(self, i: int) -> list[str]:
@@ -329,7 +337,8 @@ class _Text:
                 else:
                     memory = f"r{j}"
             case "feed":
-                memory = f"(a{buffer.source} if f{buffer.source} is None else f{buffer.source})"
+                fed = f"frame.feeds[{buffer.source}]"
+                memory = f"(a{buffer.source} if {fed} is None else {fed})"
             case "state":
                 self.constants[f"n{k}"] = self.plan.states[buffer.source].name
                 memory = f"variables.view(n{k})"
@@ -344,6 +353,22 @@ class _Text:
 
 def _indent(lines: Iterable[str]) -> list[str]:
     return ["    " + line for line in lines]
+
+
+def _is_number(slot: Slot) -> bool:
+    """Whether a number fed to `slot` can be stored as it is."""
+    return not slot.shape and slot.dtype not in (dtypes.float16, dtypes.bfloat16)
+
+
+@cache
+def _exact_numbers(dtype: dtypes.DType) -> tuple[frozenset[type], tuple[int, int] | None]:
+    """The types of numbers that storing converts to `dtype` just as NumPy does, and the bounds of such Python ints."""
+    found = {kind for kind in _NUMBERS if np.can_cast(kind, dtype.as_numpy_dtype)} | {bool}
+    if dtype.is_integer:  # NumPy's bools are no indices, so that a memoryview refuses them
+        return frozenset(found - {np.bool_}), (int(dtype.min), int(dtype.max))
+    if dtype.is_floating:
+        return frozenset(found | {float, np.float64}), (-2**53, 2**53)
+    return frozenset(found), None
 
 
 def _is_static(slot: Slot) -> bool:

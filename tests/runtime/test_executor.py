@@ -125,6 +125,41 @@ def test_scalars_of_every_kind(rng: np.random.Generator) -> None:
             assert executor(plan).run([fed])[1] == value
 
 
+NUMBERS = [True, False, 0, 1, -1, 100, 2**24 + 1, 2**53, -2**53, 0.1, -2.5, 1e300, float("inf"), float("nan"),
+           *(kind(1) for kind in (np.bool_, np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32,
+                                  np.uint64, np.float16, np.float32, np.float64)),
+           np.float64(0.1), np.float64(1e300), np.float32(0.1), np.int64(2**24 + 1), np.int32(-2**31),
+           np.array(7, np.float32), np.array(0.1), np.array(3, np.int32), np.array(True)]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [d for d in dtypes.ALL if d is not dtypes.bfloat16], ids=lambda d: d.name)
+def test_a_number_is_stored_as_numpy_converts_it(dtype: dtypes.DType) -> None:
+    b = PlanBuilder()
+    x, t = b.feed(dtype), b.temp(dtype)
+    b.fetch_from(t)
+    b.fetch_from(x)
+    asked: list[Any] = []
+
+    def convert(number: int, value: Any) -> Any:
+        asked.append(value)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray(value).astype(dtype.as_numpy_dtype)
+
+    run = executor(b.plan([Copy(t, x)])).runner([0], convert)
+    for fed in NUMBERS:
+        want = convert(0, fed)[()]
+        asked.clear()
+        for got in run(fed):
+            assert type(got) is type(want)
+            np.testing.assert_array_equal(got, want)
+    for fed in (dtype.as_numpy_dtype(1), {"f": 0.5, "b": True}.get(np.dtype(dtype.as_numpy_dtype).kind, 1)):
+        if dtype is not dtypes.float16:
+            asked.clear()
+            run(fed)
+            assert not asked
+
+
 def test_bfloat16_is_shown_as_float32(rng: np.random.Generator) -> None:
     for n in (3, 40_000):
         b = PlanBuilder()
