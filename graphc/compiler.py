@@ -11,7 +11,7 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from graphc.backends.base import Backend, CompiledKernels, KernelInfo
@@ -29,6 +29,7 @@ from graphc.passes.check_memory import check_memory
 from graphc.passes.coalesce import coalesce
 from graphc.passes.extract import extract
 from graphc.passes.fuse import fuse
+from graphc.passes.guard import guard_numerics
 from graphc.passes.lower import lower
 from graphc.passes.memory import plan_memory
 from graphc.passes.order import order
@@ -46,21 +47,24 @@ BACKENDS: Mapping[str, tuple[str, str]] = {
 }
 """Where each backend lives.  They are loaded by name when something is compiled, since they load llvmlite or numba."""
 
+GUARD = Pass("guard_numerics", lambda f, o: guard_numerics(f))
 FUSION = (Pass("fuse", lambda f, o: fuse(f)), Pass("order", lambda f, o: order(f)))
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A program, the driver that runs it, and, for each check of its plan, the number of the extracted condition."""
+    """A program, what was extracted for it, the driver that runs it, and, for each check of its plan, the number of the
+    extracted condition."""
 
     program: Program
+    function: Function
     native: Native
     conditions: Mapping[int, int]
 
 
-def compile_program(fetches: Sequence[Tensor], feeds: Sequence[Tensor], targets: Sequence[Operation], options: Options, *,
-                    feed_ranks: Mapping[Tensor, int] | None = None, assumptions: Mapping[int, str] | None = None
-                    ) -> Compiled:
+def compile_program(fetches: Sequence[Tensor], feeds: Sequence[Tensor], targets: Sequence[Operation],
+                    options: Options, *, feed_ranks: Mapping[Tensor, int] | None = None,
+                    assumptions: Mapping[int, str] | None = None) -> Compiled:
     """Return the program that computes `fetches` from `feeds` and runs `targets`.
 
     feed_ranks, assumptions: as of passes/extract.py.  Raises the user's errors of extraction, PassError, BackendError.
@@ -73,17 +77,17 @@ def compile_program(fetches: Sequence[Tensor], feeds: Sequence[Tensor], targets:
         plan = make_plan(function, options)
         compiled = compile_kernels(plan.kernels, options, store)
         program = keep_program(key, plan, compiled, store)
-    return Compiled(program, native(store), _numbers(function, program.plan))
+    return Compiled(program, function, native(store), _numbers(function, program.plan))
 
 
 def make_plan(function: Function, options: Options) -> Plan:
     """Return the plan of a function: optimised, fused, lowered, with a memory plan that was checked."""
     pipeline = Pipeline(options)
-    function = pipeline.run(function, (*LEVELS[options.level], *FUSION))
+    guards = (GUARD,) if options.check_numerics else ()
+    function = pipeline.run(function, (*LEVELS[options.level], *guards, *FUSION))
     lowered = lower(function)
-    if not options.check_numerics:  # which looks at every value where it was made
-        lowered.steps = coalesce(lowered.steps)
-    plan = plan_memory(function, lowered, share=not options.check_numerics)
+    lowered.steps = coalesce(lowered.steps)
+    plan = plan_memory(function, lowered)
     check_memory(plan)
     if options.dump_passes:
         folder = Path(options.dump_passes)
@@ -101,7 +105,7 @@ def compile_kernels(kernels: Sequence[Kernel], options: Options, store: Cache) -
     objects: dict[str, bytes] = {}
     for kernel in kernels:
         key = digest(format_kernel(kernel), options.backend, target, versions(), source_digest(store))
-        data = store.obtain("kernel", key, lambda kernel=kernel: _one(kernel, options), {"kernel": kernel.name})
+        data = store.obtain("kernel", key, partial(_one, kernel, options), {"kernel": kernel.name})
         length = int.from_bytes(data[:8], "little")
         symbol, extent, grain, scratch, cost = json.loads(data[8:8 + length])
         infos.append(KernelInfo(symbol, parse_size(extent), grain, parse_size(scratch), cost))

@@ -22,7 +22,7 @@ from graphc.ir.types import Shape, TensorType
 from graphc.kernel import walk
 from graphc.kernel.cost import expression_cycles
 from graphc.kernel.ir import Axis, Const, Expr, Load, Prim, Var
-from graphc.ops.base import Contracting, Kind, Pointwise, Reducing, View, widen
+from graphc.ops.base import Contracting, Pointwise, Reducing, View, widen
 
 UNIT = -1
 TYPICAL = 128  # what an unknown size is taken for in estimates
@@ -128,8 +128,8 @@ class Probe:
         self.index = tuple(axes)
         self.output = output
         self.attrs = node.attrs
-        self.in_types = [v.tensor for v in node.inputs]
-        self.out_types = [v.tensor for v in node.outputs]
+        self.in_types: Sequence[TensorType] = [v.tensor for v in node.inputs]
+        self.out_types: Sequence[TensorType] = [v.tensor for v in node.outputs]
         self.loads: list[tuple[int, tuple[Expr, ...], bool]] = []
 
     def load(self, i: int, index: Sequence[Expr], predicate: Expr | None = None, other: Expr | None = None) -> Expr:

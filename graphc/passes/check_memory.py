@@ -1,9 +1,9 @@
 """An independent check of memory plans.
 
-Owns the proof that a Plan may run: it follows the steps and keeps count of which buffers still hold what was written to
-them.  Reads nothing but the Plan.  Must not share code with what makes plans.
-Invariant: for every size of every symbol, a read finds the buffer as it was written; a kernel's output shares bytes with
-another of its parameters only where the kernel says that it may.
+Owns the proof that a Plan may run: it follows the steps and keeps count of which buffers still hold what was written
+to them.  Reads nothing but the Plan.  Must not share code with what makes plans. Invariant: for every size of every
+symbol, a read finds the buffer as it was written; a kernel's output shares bytes with another of its parameters only
+where the kernel says that it may.
 """
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Coalescing: a value is computed where it is to end up, so that its move disappears.
 
-Owns the rule of writing in place (ARCHITECTURE): a value bound for cell T is written there directly when nothing touches
-T from its first write to the move, except that the writing kernel may read T at the same element only; and when T is not
-written again while the value is still read.  Variables, fetched arrays, carried values and stacked rows are all cells, so
-this is the one rule for all of them.  Knows steps; must not know addresses.
-Invariant: the steps compute the same; only temporaries change their place.
+Owns the rule of writing in place (ARCHITECTURE): a value bound for cell T is written there directly when nothing
+touches T from its first write to the move, except that the writing kernel may read T at the same element only; and
+when T is not written again while the value is still read.  Variables, fetched arrays, carried values and stacked rows
+are all cells, so this is the one rule for all of them.  Knows steps; must not know addresses. Invariant: the steps
+compute the same; only temporaries change their place.
 """
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from graphc.passes.steps import Cell, Event, Launch, Move, Step, Timeline, all_s
 
 
 def coalesce(steps: list[Step]) -> list[Step]:
-    """Return `steps` with the moves that are no copies removed; the cells of their values become those of the targets."""
+    """Return `steps` with the moves that are no copies removed; the cells of their values become those of the
+    targets."""
     timeline = Timeline(steps)
     gone: set[int] = set()
     moves = [s for s in all_steps(steps) if isinstance(s, Move)]

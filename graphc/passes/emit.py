@@ -14,6 +14,7 @@ from graphc.dtypes import DType
 from graphc.errors import InternalError
 from graphc.ir.dim import Size
 from graphc.ir.function import Function, Node, Value
+from graphc.ir.types import TensorType
 from graphc.kernel import walk
 from graphc.kernel.ir import Axis, Const, Expr, Guard, Load, Param, Site, Var, const
 from graphc.kernel.primitives import cast, prim
@@ -85,7 +86,7 @@ class Emission:
             needs = self._direct_inputs(v, at)
             missing = [n for n in needs or () if self._key(*n, predicate) not in self._memo]
             if missing:
-                stack.extend(missing)
+                stack.extend(reversed(missing))
                 continue
             self._memo[key] = self._compute(v, at, needs, predicate)
             stack.pop()
@@ -122,13 +123,14 @@ class Emission:
                 return [(source, self._intern_all(moved))]
             case Contracting():  # an outer product: nothing is summed
                 product = product_of(node)
-                at_letter = dict(zip(product.out, at, strict=True))
-                return [(v, tuple(ZERO if n == 1 else at_letter[c] for c, n in zip(letters, v.tensor.shape, strict=True)))
-                        for v, letters in zip(node.inputs, (product.a, product.b), strict=True)]
+                letter = dict(zip(product.out, at, strict=True))
+                return [(v, tuple(ZERO if n == 1 else letter[c] for c, n in zip(own, v.tensor.shape, strict=True)))
+                        for v, own in zip(node.inputs, (product.a, product.b), strict=True)]
             case _:
                 return None
 
-    def _compute(self, value: Value, at: Index, needs: list[tuple[Value, Index]] | None, predicate: Expr | None) -> Expr:
+    def _compute(self, value: Value, at: Index, needs: list[tuple[Value, Index]] | None,
+                 predicate: Expr | None) -> Expr:
         if value in self.bound:
             index, expr = self.bound[value]
             if any(a is not b for a, b in zip(index, at, strict=True)):
@@ -215,8 +217,8 @@ class Element:
         self.index = at
         self.output = output
         self.attrs = node.attrs
-        self.in_types = [v.tensor for v in node.inputs]
-        self.out_types = [v.tensor for v in node.outputs]
+        self.in_types: Sequence[TensorType] = [v.tensor for v in node.inputs]
+        self.out_types: Sequence[TensorType] = [v.tensor for v in node.outputs]
         self._emission = emission
         self._node = node
         self._predicate = predicate

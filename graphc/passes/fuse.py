@@ -6,11 +6,12 @@ with a lowering ends in a Fusion; nodes that are cheaper to compute again than t
 work is near-linear in the nodes.
 
 A Fusion node has the attrs body, form, domain (sizes of the axes, kept ones first), kept (how many), and labels: for
-each node of the body and each of its outputs, the domain axis per axis (-1 where the size is 1), or None where the value
-is computed wherever it is read; then, for a reduction or product, the same for each input.
+each node of the body and each of its outputs, the domain axis per axis (-1 where the size is 1), or None where the
+value is computed wherever it is read; then, for a reduction or product, the same for each input.
 """
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -318,7 +319,7 @@ class Fuser:
 
 
 def _adjacent(numbers: Sequence[int]) -> Iterable[tuple[int, int]]:
-    return zip(numbers, numbers[1:], strict=False)
+    return itertools.pairwise(numbers)
 
 
 def _body(values: Sequence[Value], leaving: Sequence[Value]) -> tuple[Function, list[Value], list[Node]]:
@@ -331,7 +332,8 @@ def _body(values: Sequence[Value], leaving: Sequence[Value]) -> tuple[Function, 
     made: list[Node] = []
 
     def add(node: Node) -> None:
-        again = Node(node.op, [mapping[v] for v in node.inputs], node.attrs, [o.type for o in node.outputs], node.origin)
+        types = [v.type for v in node.outputs]
+        again = Node(node.op, [mapping[v] for v in node.inputs], node.attrs, types, node.origin)
         nodes.append(again)
         made.append(node)
         mapping.update(zip(node.outputs, again.outputs, strict=True))

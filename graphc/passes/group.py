@@ -152,12 +152,12 @@ class Pairing:
                             self.labels(p.labels, q.labels)
         if self._done(a, b):
             return
-        for p in sorted(map(self.space.find, a.axes)):
-            if p in self.forth:
+        for mine in sorted(map(self.space.find, a.axes)):
+            if mine in self.forth:
                 continue
-            for q in sorted(map(self.space.find, b.axes)):
-                if q not in self.back and self.space.sizes[p] == self.space.sizes[q]:
-                    self.pair(p, q)
+            for other in sorted(map(self.space.find, b.axes)):
+                if other not in self.back and self.space.sizes[mine] == self.space.sizes[other]:
+                    self.pair(mine, other)
                     break
 
     def _done(self, a: Group, b: Group) -> bool:
@@ -312,8 +312,9 @@ def merge(space: Space, a: Group, b: Group, joint: Joint) -> Group:
     units = big.units
     for v, unit in small.units.items():
         units.setdefault(v, unit)
-    return Group(joint.form, _resolved(space, joint.kept), _resolved(space, joint.reduced), units, into_defs, into_reads,
-                 a.primitives + b.primitives, a.cycles + b.cycles, copies, a.spans | b.spans)
+    kept, reduced = _resolved(space, joint.kept), _resolved(space, joint.reduced)
+    return Group(joint.form, kept, reduced, units, into_defs, into_reads, a.primitives + b.primitives,
+                 a.cycles + b.cycles, copies, a.spans | b.spans)
 
 
 def storable(space: Space, group: Group, value: Value) -> bool:

@@ -63,7 +63,10 @@ def remainder(a: Expr, by: Size, extents: Extents) -> Expr:
 def below(a: Expr, bound: Size, extents: Extents) -> bool:
     """Return whether a < bound is known (a >= 0 is given)."""
     limit = _limit(a, extents)
-    return limit is not None and (limit == bound or (isinstance(bound - limit, int) and bound - limit >= 0))
+    if limit is None or limit == bound:
+        return limit is not None
+    room = bound - limit
+    return isinstance(room, int) and room >= 0
 
 
 def _limit(a: Expr, extents: Extents) -> Size | None:
@@ -74,11 +77,11 @@ def _limit(a: Expr, extents: Extents) -> Size | None:
             return extents.get(name)
         case Prim(op="floormod", args=(_, SizeOf(by))):
             return by
-        case Prim(op="floormod", args=(_, Const(value=by))):
-            return int(by)
+        case Prim(op="floormod", args=(_, Const(value=value))):
+            return int(value)
         case Prim(op="add", args=(Prim(op="mul", args=(high, factor)), low)):
-            by, top, rest = _factor(factor), _limit(high, extents), _limit(low, extents)
-            return top * by if by is not None and top is not None and rest == by else None
+            step, top, rest = _factor(factor), _limit(high, extents), _limit(low, extents)
+            return top * step if step is not None and top is not None and rest == step else None
         case _:
             return None
 

@@ -1,8 +1,8 @@
 """Lowering: a fused Function becomes steps, one launch of a kernel per Fusion.
 
-Owns the walk over the nodes and the kernels of Fusions and routines; lower_map, lower_rows and lower_contract write the
-three forms, lower_loops the structured nodes.  Must not know machines or addresses.  Invariant: the steps, run in order,
-compute what the Function means; every value has one cell.
+Owns the walk over the nodes and the kernels of Fusions and routines; lower_map, lower_rows and lower_contract write
+the three forms, lower_loops the structured nodes.  Must not know machines or addresses.  Invariant: the steps, run in
+order, compute what the Function means; every value has one cell.
 """
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from graphc import dtypes
 from graphc.errors import InternalError
 from graphc.ir import dim
 from graphc.ir.function import Function, Node, Value
+from graphc.ir.types import TensorType
 from graphc.kernel.ir import Expr, Guard, Param, Site
 from graphc.ops.base import RoutineBody
 from graphc.passes.access import is_view
@@ -87,7 +88,8 @@ class Lowering:
                 case _ if isinstance(node.op.lower, RoutineBody):
                     steps += lower_routine(node, node.op.lower, env)
                 case name:
-                    raise InternalError(f"{name} cannot be lowered: {getattr(node.op.lower, 'reason', 'it is not fused')}")
+                    reason = getattr(node.op.lower, "reason", "it is not fused")
+                    raise InternalError(f"{name} cannot be lowered: {reason}")
         return steps
 
     def _constant(self, node: Node) -> Cell:
@@ -156,8 +158,8 @@ class RoutineNames:
 
     def __init__(self, node: Node, inplace: dict[int, int]) -> None:
         self.attrs = node.attrs
-        self.in_types = [v.tensor for v in node.inputs]
-        self.out_types = [v.tensor for v in node.outputs]
+        self.in_types: Sequence[TensorType] = [v.tensor for v in node.inputs]
+        self.out_types: Sequence[TensorType] = [v.tensor for v in node.outputs]
         self.sites: list[Site] = []
         self._node = node
         self._updated = {i: o for o, i in inplace.items()}

@@ -35,8 +35,8 @@ def lower_contract(name: str, emission: Emission, outputs: Sequence[Value], prov
         for p, (_, at), value in zip(out, stores, values, strict=True))
     product = product_of(node)
     axes = _axes(emission, node, product)
-    groups = [tuple(axes[c] for c in product.letters(group)) for group in ("batch", "m", "n", "k")]
-    contract = Contract(*groups, rewrite(a), rewrite(b), acc.name, acc.dtype, body)
+    batch, m, n, k = (tuple(axes[c] for c in product.letters(group)) for group in ("batch", "m", "n", "k"))
+    contract = Contract(batch, m, n, k, rewrite(a), rewrite(b), acc.name, acc.dtype, body)
     shaped = [Param(p.name, p.dtype, draft.shapes[p.name], p.role) for p in params]
     return [Piece(*finish(name, shaped, share((contract,), emission.fresh), emission.sites, provenance))]
 

@@ -2,9 +2,9 @@
 
 Owns that form: the levels of reductions that feed each other, what a row keeps in scratch, and long reductions in two
 kernels.  Must not know products as such (a narrow product is a reduction here).  Invariants: reductions of one level
-share one loop; outputs over the whole domain are stored in one last loop, after every reduction; a value is recomputed
-in each stage unless that costs more than `KEEP_CYCLES` and a row of it fits the scratch; the number of partial results of
-a long reduction depends on its size alone.
+share one loop; outputs over the whole domain are stored in one last loop, after every reduction; a value is
+recomputed in each stage unless that costs more than `KEEP_CYCLES` and a row of it fits the scratch; the number of
+partial results of a long reduction depends on its size alone.
 """
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ class Stages:
     element_stores: list[tuple[Param, Value, Expr]]
 
 
-def lower_rows(name: str, emission: Emission, outputs: Sequence[Value], kept: int, provenance: Sequence[str]) -> list[Piece]:
+def lower_rows(name: str, emission: Emission, outputs: Sequence[Value], kept: int,
+               provenance: Sequence[str]) -> list[Piece]:
     """Return the kernels of a row group.  Their parameters are the emission's, partial results, and one per output."""
     stages = _stages(emission, outputs, kept)
     params = [*emission.params.values(), *(p for p, _, _ in stages.row_stores + stages.element_stores)]
@@ -74,7 +75,7 @@ def lower_rows(name: str, emission: Emission, outputs: Sequence[Value], kept: in
     places = [(p.name, emission.place(v)) for p, v, _ in stages.row_stores + stages.element_stores]
     rewrite = collapse(draft, roots, places)
 
-    def store(p: Param, v: Value, e: Expr) -> Stmt:
+    def store(p: Param, v: Value, e: Expr) -> Store:
         return Store(p.name, rewrite.index_of(p.name, emission.place(v)), rewrite(e))
 
     levels = [[State(s.node, s.combiner, s.names, tuple(map(rewrite, s.values))) for s in level]
@@ -112,8 +113,9 @@ def _in_parts(name: str, emission: Emission, draft: Draft, states: Sequence[Stat
     shape = (parts, *(n for _, n in draft.kept))
     partial = [Param(f"z{i}", v.dtype, shape, "out") for i, v in enumerate(values)]
     at = (part, *(Axis(a) for a, _ in draft.kept))
-    first = (Reduce(names, combiners, axis, length, (), shifted),
-             *(Store(p.name, at, Var(n, p.dtype)) for p, n in zip(partial, names, strict=True)))
+    first: tuple[Stmt, ...] = (
+        Reduce(names, combiners, axis, length, (), shifted),
+        *(Store(p.name, at, Var(n, p.dtype)) for p, n in zip(partial, names, strict=True)))
     loaded = {e.buffer for v in values for e in walk.postorder((v,)) if isinstance(e, Load)}
     used = {e.buffer for s in rows for e in walk.loads((s,))}
     body = share(nest([("part", parts), *draft.kept], first), emission.fresh)
@@ -162,10 +164,10 @@ def _count(emission: Emission, node: Node) -> Expr:
     return size(dim.product(total[a] for a in axes)) if isinstance(axes, tuple) else index(1)
 
 
-def _write(emission: Emission, draft: Draft, levels: list[list[State]], elements: list[Stmt]) -> tuple[Stmt, ...]:
+def _write(emission: Emission, draft: Draft, levels: list[list[State]], elements: list[Store]) -> tuple[Stmt, ...]:
     """The statements of one row: a Reduce per level, then one loop that stores elements."""
     roots = [[v for s in level for v in s.values] for level in levels]
-    roots.append([s.value for s in elements if isinstance(s, Store)])
+    roots.append([s.value for s in elements])
     scratch = _kept_rows(draft, roots)
     names: dict[int, Expr] = {}
     body: list[Stmt] = []
@@ -179,7 +181,7 @@ def _write(emission: Emission, draft: Draft, levels: list[list[State]], elements
         if number < len(levels):
             body.append(_reduce(emission, draft.reduced, levels[number], [_replaced(v, names) for v in stage]))
         elif elements:
-            stores = tuple(Store(s.buffer, s.index, _replaced(s.value, names)) for s in elements if isinstance(s, Store))
+            stores = tuple(Store(s.buffer, s.index, _replaced(s.value, names)) for s in elements)
             body.extend(nest(draft.reduced, stores, parallel=False))
     return tuple(body)
 

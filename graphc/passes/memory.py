@@ -1,9 +1,9 @@
 """The memory plan: every temporary a place in one arena, for all sizes at once.
 
-Owns lifetimes, slots and offsets, and writes the final Plan.  Knows steps and sizes; knows no kernels' insides but their
-aliases.  Invariants: two temporaries share a slot only where their lifetimes are disjoint, or meet in one kernel that may
-write the one over the other; a slot's size is the maximum of its tenants' sizes as an expression, so the plan holds for
-all sizes and only offsets change.
+Owns lifetimes, slots and offsets, and writes the final Plan.  Knows steps and sizes; knows no kernels' insides but
+their aliases.  Invariants: two temporaries share a slot only where their lifetimes are disjoint, or meet in one
+kernel that may write the one over the other; a slot's size is the maximum of its tenants' sizes as an expression, so
+the plan holds for all sizes and only offsets change.
 """
 from __future__ import annotations
 
@@ -79,7 +79,8 @@ def _choose(places: Sequence[Place], timeline: Timeline, life: Range, cell: Cell
     best: tuple[tuple[int, int], Place] | None = None
     for place in places:
         tenant, other = place.tenants[-1]
-        if other.last > life.first or (other.last == life.first and not _written_over(timeline, cell, tenant, life.first)):
+        meet = other.last == life.first and _written_over(timeline, cell, tenant, life.first)
+        if other.last >= life.first and not meet:
             continue
         have = estimate(place.size)
         rank = (0, have - need) if have >= need else (1, need - have)
@@ -128,12 +129,12 @@ class _Writer:
         named = {s.op for k in self.bodies for s in k.sites} | {c.op for c in checks} | {
             o for k in self.bodies for o in k.provenance}
         return Plan(
-            kernels=tuple(self.bodies), buffers=tuple(self.made), steps=steps, feeds=feeds, states=states, fetches=fetches,
-            fetch_sources=sources, initialised=states_read(f),
+            kernels=tuple(self.bodies), buffers=tuple(self.made), steps=steps, feeds=feeds, states=states,
+            fetches=fetches, fetch_sources=sources, initialised=states_read(f),
             written=tuple(u is not s for s, u in zip(f.states, f.updates, strict=True)),
             constants=tuple(self.lowered.constants),
-            bindings=tuple(Binding(s.symbol, s.feed, s.axis, s.element) for s in f.sources), checks=checks, arena=self.arena,
-            lines={name: line for name, line in f.lines.items() if name in named})
+            bindings=tuple(Binding(s.symbol, s.feed, s.axis, s.element) for s in f.sources), checks=checks,
+            arena=self.arena, lines={name: line for name, line in f.lines.items() if name in named})
 
     def steps(self, steps: Sequence[Step]) -> tuple[PlanStep, ...]:
         return tuple(map(self.step, steps))
@@ -147,12 +148,10 @@ class _Writer:
             case Choose(predicate, then, orelse):
                 return Branch(self.buffer(predicate), self.steps(then), self.steps(orelse))
             case Repeat():
-                return Loop(
-                    self.steps(step.body), step.count, None if step.count_cell is None else self.buffer(step.count_cell),
-                    None if step.condition is None else self.buffer(step.condition), step.limit,
-                    tuple((self.buffer(c), reverse) for c, reverse in step.slices),
-                    -1 if step.index is None else self.buffer(step.index),
-                    -1 if step.taken is None else self.buffer(step.taken))
+                count, condition = (None if c is None else self.buffer(c) for c in (step.count_cell, step.condition))
+                index, taken = (-1 if c is None else self.buffer(c) for c in (step.index, step.taken))
+                slices = tuple((self.buffer(c), reverse) for c, reverse in step.slices)
+                return Loop(self.steps(step.body), step.count, count, condition, step.limit, slices, index, taken)
 
     def kernel(self, kernel: Kernel) -> int:
         """The number of a kernel; equal ones share it."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias, Union
+from typing import TypeAlias
 
 import numpy as np
 
@@ -86,7 +86,7 @@ class Choose:
     orelse: list[Step]
 
 
-Step: TypeAlias = Union[Launch, Move, Repeat, Choose]
+Step: TypeAlias = Launch | Move | Repeat | Choose
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ the text of a kernel is a function of what it computes and of the order in which
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -22,6 +22,7 @@ from graphc.kernel.ir import (
     Expr,
     For,
     Guard,
+    If,
     Kernel,
     Let,
     Load,
@@ -36,6 +37,7 @@ from graphc.kernel.ir import (
     Stmt,
     Store,
     Var,
+    While,
     index,
 )
 
@@ -43,7 +45,8 @@ Block: TypeAlias = tuple[Stmt, ...]
 Access: TypeAlias = tuple[str, tuple[Expr, ...]]
 
 STATIC_LIMIT = 64
-"""Elements up to which the only axis of an elementwise kernel keeps its size as a constant; longer ones share a kernel."""
+"""Elements up to which the only axis of an elementwise kernel keeps its size as a constant; longer ones share a
+kernel."""
 
 HOIST_CYCLES = 4.0
 """Cycles from which something that stays the same is computed before the loop."""
@@ -222,7 +225,7 @@ def _share_inside(s: Stmt, fresh: Callable[[str], str], bound: frozenset[str]) -
     match s:
         case For(axis=axis, body=body):
             return replace(s, body=share(body, fresh, bound | {axis}))
-        case Reduce(axis=axis, body=body, values=values):
+        case Reduce(axis=axis):
             return _share_reduce(s, fresh, bound | {axis})
         case Contract(body=body):
             axes = {name for name, _ in s.batch + s.m + s.n}
@@ -235,7 +238,8 @@ def _share_reduce(s: Reduce, fresh: Callable[[str], str], bound: frozenset[str])
     """Bind what the values of a reduction share inside its body."""
     probe: Block = (*s.body, *(Let(f"#{i}", v) for i, v in enumerate(s.values)))
     done = share(probe, fresh, bound)
-    values = tuple(next(t.value for t in done if isinstance(t, Let) and t.name == f"#{i}") for i in range(len(s.values)))
+    named = {t.name: t.value for t in done if isinstance(t, Let)}
+    values = tuple(named[f"#{i}"] for i in range(len(s.values)))
     return replace(s, body=tuple(t for t in done if not (isinstance(t, Let) and t.name.startswith("#"))), values=values)
 
 
@@ -253,8 +257,8 @@ class _Use:
 
 
 def _shared(body: Block, bound: frozenset[str]) -> tuple[list[Expr], dict[int, int]]:
-    """Expressions of a block to bind, inner ones first, and before which statement each is bound: what is used more than
-    once, and what a loop inside would compute at each turn although it stays the same."""
+    """Expressions of a block to bind, inner ones first, and before which statement each is bound: what is used more
+    than once, and what a loop inside would compute at each turn although it stays the same."""
     uses: dict[int, _Use] = {}
     order: list[Expr] = []
 
@@ -359,6 +363,7 @@ def finish(name: str, params: Sequence[Param], body: Block, sites: Sequence[Site
 
     elementwise: every access is along one axis; its size becomes a symbol even where it is known.
     """
+    body = _canonical_axes(body)
     sizes = _sizes_used(params, body)
     if elementwise:
         long = [n for p in params for n in p.shape if isinstance(n, int) and n > STATIC_LIMIT]
@@ -392,6 +397,46 @@ def finish(name: str, params: Sequence[Param], body: Block, sites: Sequence[Site
     return _kernel(name, params, names, body, sites, provenance), tuple(table)
 
 
+def _canonical_axes(body: Block) -> Block:
+    """Number the axes of each letter from 0 in the order of the loops: collapsing leaves gaps."""
+    names: dict[str, str] = {}
+    counts: dict[str, int] = {}
+    for s in walk.statements(body):
+        axes = [a for a, _ in walk.axes_of(s)] if isinstance(s, Contract) else [s.axis] if isinstance(
+            s, For | Reduce | Scan) else []
+        for axis in axes:
+            stem = axis.rstrip("0123456789")
+            if axis not in names:
+                names[axis] = f"{stem}{counts.get(stem, 0)}"
+                counts[stem] = counts.get(stem, 0) + 1
+    if all(old == new for old, new in names.items()):
+        return body
+    renamed = walk.substitute_body(body, {old: Axis(new) for old, new in names.items()})
+    return tuple(_with_axes(s, names) for s in renamed)
+
+
+def _with_axes(s: Stmt, names: Mapping[str, str]) -> Stmt:
+    def inner(block: Block) -> Block:
+        return tuple(_with_axes(t, names) for t in block)
+
+    def pairs(axes: tuple[tuple[str, Expr], ...]) -> tuple[tuple[str, Expr], ...]:
+        return tuple((names[axis], extent) for axis, extent in axes)
+
+    match s:
+        case For() | Reduce():
+            return replace(s, axis=names[s.axis], body=inner(s.body))
+        case Scan():
+            return replace(s, axis=names[s.axis], body=inner(s.body), then=inner(s.then))
+        case Contract():
+            return replace(s, batch=pairs(s.batch), m=pairs(s.m), n=pairs(s.n), k=pairs(s.k), body=inner(s.body))
+        case If():
+            return replace(s, then=inner(s.then), orelse=inner(s.orelse))
+        case While():
+            return replace(s, body=inner(s.body))
+        case _:
+            return s
+
+
 def _size_of(size: Size) -> Expr:
     return SizeOf(size) if isinstance(size, Dim) else index(size)
 
@@ -417,7 +462,8 @@ def _sizes_used(params: Sequence[Param], body: Block) -> list[Dim]:
 
 
 def _symbols(sizes: Sequence[Dim]) -> list[Dim]:
-    """The sizes that become symbols of the kernel: a compound one that shares no symbol with others, else its symbols."""
+    """The sizes that become symbols of the kernel: a compound one that shares no symbol with others, else its
+    symbols."""
     out: dict[Dim, None] = {}
     for n in sizes:
         others = dim.symbols_of(m for m in sizes if m != n)

@@ -11,8 +11,8 @@ from graphc.passes.fuse import Fuser
 
 
 def why(function: Function, first: str, second: str) -> str:
-    """Return, in a sentence, how fusion treats the ops `first` and `second` (names in the user's graph) of a function that
-    is optimised but not fused.  Raises ValueError for a name that no op has."""
+    """Return, in a sentence, how fusion treats the ops `first` and `second` (names in the user's graph) of a function
+    that is optimised but not fused.  Raises ValueError for a name that no op has."""
     origins = {name for node in function.nodes for name in node.origin}
     for name in (first, second):
         if name not in origins:
@@ -31,4 +31,4 @@ def why(function: Function, first: str, second: str) -> str:
             reasons.append(r.reason)
     if reasons:
         return f"{first!r} and {second!r} are computed by different kernels: {reasons[-1]}"
-    return f"{first!r} and {second!r} are computed by different kernels: neither reads the other, nor anything both read"
+    return f"{first!r} and {second!r} are computed by different kernels: they have nothing to do with each other"
