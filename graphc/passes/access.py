@@ -215,6 +215,8 @@ def _map_point(value: Value, node: Node, lower: Pointwise) -> Unit:
         source = node.inputs[i]
         found = None if conditional else _direct(at, source.tensor.shape, sizes)
         reads.append(_read(source, found))
+    loaded = {i for i, _, _ in probe.loads}
+    reads += [_read(v, None) for i, v in enumerate(node.inputs) if i not in loaded]  # read for its type alone
     return Unit(value, "map", sizes, len(sizes), labels, tuple(reads), primitives, cycles)
 
 

@@ -41,6 +41,9 @@ def _is_legal(timeline: Timeline, move: Move, target: Cell, source: Cell) -> boo
         return False
     end = timeline.position[id(move)]
     mine = timeline.events[source]
+    if any(loop.first < end < loop.last and not all(loop.first < e.position < loop.last for e in mine)
+           for loop in timeline.loops):
+        return False  # a value from outside of the loop is moved at each turn
     life = timeline.extent(mine)
     start = life.first
     if start > end or not any(e.writes for e in mine if e.position <= end):

@@ -338,7 +338,7 @@ def test_values_of_a_loop_are_computed_where_they_are_carried() -> None:
     assert sum(isinstance(s, Copy) for loop in loops for s in loop.body) <= 1
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(functions(), st.integers(0, 2**32 - 1), st.booleans())
 def test_random_functions(function: Function, seed: int, share: bool) -> None:
     feeds, states = inputs(function, seed)
