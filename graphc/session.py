@@ -18,7 +18,7 @@ import numpy as np
 
 from graphc import options as settings
 from graphc import source
-from graphc.compiler import compile_program
+from graphc.compiler import Compiled, compile_program
 from graphc.dsl.config import ConfigProto
 from graphc.dtypes import uint64
 from graphc.errors import (
@@ -33,9 +33,10 @@ from graphc.graph.graph import Graph, get_default_graph, graphs
 from graphc.graph.operation import describe_operands
 from graphc.graph.tensor import Tensor, sessions
 from graphc.ops.base import Kind
+from graphc.options import Options
 from graphc.passes.effects import variable_of
 from graphc.passes.extract import needed
-from graphc.runtime.checks import NumericsCheck
+from graphc.runtime.checks import CheckedRunner
 from graphc.runtime.program import AssumptionFailed
 from graphc.runtime.variables import Variables
 from graphc.runtime.walker import executor_for
@@ -206,13 +207,22 @@ class BaseSession:
 
         feeds: the runner's arguments.  ranks, assumptions: as of passes/extract.py.  A subclass may compute otherwise.
         """
-        compiled = compile_program(parts.tensors, feeds, parts.targets, self.options, feed_ranks=ranks,
-                                   assumptions=assumptions)
-        self.seed([slot.name for slot in compiled.program.plan.states])
-        watch = NumericsCheck(compiled.program) if self.options.check_numerics else None
-        executor = executor_for(compiled.program, self.variables, compiled.native, self.options.worker_count,
-                                watch=watch)
-        return executor.runner(range(len(feeds)), lambda i, value: feed_value(feeds[i], value)), compiled.conditions
+        def convert(number: int, value: Any) -> Any:
+            return feed_value(feeds[number], value)
+
+        def made(options: Options) -> tuple[Compiled, Runner]:
+            compiled = compile_program(parts.tensors, feeds, parts.targets, options, feed_ranks=ranks,
+                                       assumptions=assumptions)
+            self.seed([slot.name for slot in compiled.program.plan.states])
+            executor = executor_for(compiled.program, self.variables, compiled.native, options.worker_count)
+            return compiled, executor.runner(range(len(feeds)), convert)
+
+        compiled, runner = made(self.options)
+        if self.options.check_numerics:
+            runner = CheckedRunner(compiled.function, compiled.program, runner,
+                                   lambda: made(self.options.replace(check_numerics=False))[1], self.variables, convert,
+                                   self.graph.find)
+        return runner, compiled.conditions
 
     def seed(self, states: Iterable[str]) -> None:
         """Give the counters of random operations their start: from the seeds, or from the system where both are 0."""

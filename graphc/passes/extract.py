@@ -32,7 +32,11 @@ from graphc.passes.effects import Effects, is_state_op, variable_of
 VALUE_LIMIT = 256
 """Integer tensors of up to this many elements carry their symbolic content."""
 
+GRADIENT = "\n     in the gradient of "
+"""What stands between the user's line of a gradient and the name and line of the op that it is the gradient of."""
+
 _FED_VECTOR = 8  # a fed integer vector of up to this many elements may hold sizes
+
 
 def extract(fetches: Sequence[Tensor], feeds: Sequence[Tensor] = (), targets: Sequence[Operation] = (), *,
             feed_ranks: Mapping[Tensor, int] | None = None, assumptions: Mapping[int, str] | None = None,
@@ -463,5 +467,5 @@ def element_name(tensor: Tensor) -> str:
 def _line(op: Operation) -> str:
     """The user's line of an operation, as text."""
     forward = op.gradient_of
-    return str(op.source) if forward is None else f"{op.source}, in the gradient of {forward.name!r}"
+    return str(op.source) if forward is None else f"{op.source}{GRADIENT}{forward.name!r}, {forward.source.short}"
 

@@ -1,4 +1,4 @@
-"""check_numerics and profiles: runs that return to Python after each step."""
+"""Watches: runs that return to Python after each step, and the profiles that use them."""
 from __future__ import annotations
 
 import json
@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graphc import dtypes, errors
 from graphc.dtypes import bool_, float32, int64
 from graphc.ir.dim import symbol
-from graphc.kernel.plan import Binding, Branch, Copy, Host, Loop, Plan
-from graphc.runtime.checks import NumericsCheck, describe, first_bad
-from graphc.runtime.executor import Executor
+from graphc.kernel.plan import Binding, Branch, Call, Copy, Host, Loop, Plan, Step
+from graphc.runtime.executor import Executor, Memory
 from graphc.runtime.profile import Profile
 from graphc.runtime.variables import Variables
 from tests.runtime.plans import PlanBuilder, driver, executor, program, walker
@@ -28,45 +26,35 @@ def doubling() -> Plan:
     return b.plan([Copy(t, x), Loop((b.call("double", t, t),), count=T), b.call("guard", t, y)], [Binding("T", 0, 0)])
 
 
-def test_the_first_infinity_is_found_where_it_is_made() -> None:
-    built = program(doubling())
-    run = Executor(built, Variables(), driver(), watch=NumericsCheck(built))
-    x = np.array([1, 2**-3, 50, 3], np.float32)
-    np.testing.assert_array_equal(run.run([np.zeros(1, np.int64), x])[0], 2 * x)
-    x[2] = 1e38
-    with pytest.raises(errors.InvalidArgumentError) as caught:
-        run.run([np.zeros(3, np.int64), x])
-    assert str(caught.value) == (
-        "op_double: Inf at [2] of its result\n"
-        "  x0:     float32 (4) in [0.25, 2e+38]\n"
-        "  result: float32 (4) in [0.5, 12], 1 Inf")
-    assert caught.value.op == "op_double"
+class Limit:
+    """A watch that ends a run where a kernel wrote a number above `most`, and keeps what it saw before each step."""
+
+    def __init__(self, plan: Plan, most: float) -> None:
+        self.plan = plan
+        self.most = most
+        self.seen: list[list[float]] = []
+
+    def before(self, memory: Memory, step: Step) -> None:
+        if isinstance(step, Call):
+            self.seen.append([float(memory.view(b).max()) for b in step.buffers[:1]])
+
+    def after(self, memory: Memory, step: Step) -> None:
+        if isinstance(step, Call) and memory.view(step.buffers[-1]).max() > self.most:
+            raise OverflowError(self.plan.kernels[step.kernel].name)
 
 
-def test_a_walk_is_watched_alike() -> None:
-    """What the driver's single steps tell of a run, the walker tells too."""
+@pytest.mark.parametrize("walked", [False, True])
+def test_what_a_watch_raises_ends_the_run(walked: bool) -> None:
+    """The driver's single steps and the walker tell a watch the same."""
     plan = doubling()
-    x = np.array([1, 2**-3, 1e38, 3], np.float32)
-    messages = []
-    for run in (Executor(program(plan), Variables(), driver(), watch=NumericsCheck(program(plan))),
-                walker(plan, watch=NumericsCheck(program(plan)))):
-        with pytest.raises(errors.InvalidArgumentError) as caught:
-            run.run([np.zeros(3, np.int64), x])
-        messages.append(str(caught.value))
-    assert messages[0] == messages[1]
-
-
-def test_bad_elements_of_every_dtype() -> None:
-    for dtype in (dtypes.float16, dtypes.float32, dtypes.float64):
-        a = np.zeros((3, 4), dtype.storage)
-        assert first_bad(a, dtype) is None
-        a[2, 1], a[2, 3] = np.nan, np.inf
-        assert first_bad(a, dtype) == (2, 1)
-        assert describe(a, dtype) == f"{dtype.name} (3, 4) in [0, 0], 1 NaN, 1 Inf"
-    half = dtypes.float32_to_bfloat16(np.array([1, -np.inf]))
-    assert first_bad(half, dtypes.bfloat16) == (1,) and first_bad(np.array(np.nan, np.float32), float32) == ()
-    assert first_bad(np.array([0x7FFF]), int64) is None and first_bad(np.zeros((0,), np.float32), float32) is None
-    assert describe(np.array([3, -1]), int64) == "int64 (2) in [-1, 3]"
+    watch = Limit(plan, 30)
+    run = walker(plan, watch=watch) if walked else Executor(program(plan), Variables(), driver(), watch=watch)
+    x = np.array([1, 5, 2, 3], np.float32)
+    with pytest.raises(OverflowError, match="double"):
+        run.run([np.zeros(9, np.int64), x])
+    assert watch.seen == [[5], [10], [20]]
+    watch.most = 50
+    np.testing.assert_array_equal(run.run([np.zeros(3, np.int64), x])[0], 8 * x)
 
 
 def test_a_profile_has_an_event_per_step() -> None:
