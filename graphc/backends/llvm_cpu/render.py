@@ -35,6 +35,7 @@ from typing import TypeAlias
 from graphc import dtypes
 from graphc.backends.llvm_cpu import loops, primitives, random
 from graphc.backends.llvm_cpu.builder import Builder, Value
+from graphc.backends.llvm_cpu.convert import cast
 from graphc.backends.llvm_cpu.sizes import Sizes
 from graphc.dtypes import DType
 from graphc.errors import BackendError
@@ -499,6 +500,13 @@ class Renderer:
                 with b.when(b.any(mask)):
                     self.statements(block, context.masked(mask))
 
+    def _added(self, dtype: DType, old: Value, new: Value) -> Value:
+        """What a Scatter that adds stores: halves are added in float32."""
+        if not (dtype.is_floating and dtype.size == 2):
+            return primitives.apply(self.b, "add", dtype, [old, new])
+        wide = [cast(self.b, v, dtype, dtypes.float32) for v in (old, new)]
+        return cast(self.b, primitives.apply(self.b, "add", dtypes.float32, wide), dtypes.float32, dtype)
+
     def _scatter(self, stmt: Scatter, context: Context) -> None:
         b, buffer = self.b, self.buffers[stmt.buffer]
         *index, value = self.evaluate_all((*stmt.index, stmt.value), context)
@@ -509,7 +517,7 @@ class Renderer:
         if context.lanes == 1 or apart:
             new = self.value(value, context)
             if stmt.mode == "add":
-                new = primitives.apply(b, "add", buffer.dtype, [self.load(stmt.buffer, index, context), new])
+                new = self._added(buffer.dtype, self.load(stmt.buffer, index, context), new)
             self.store(stmt.buffer, index, new, context)
             return
         # Lanes may meet in one element: one after the other, in the order of the loop.
@@ -524,5 +532,5 @@ class Renderer:
             if stmt.mode == "add":
                 old = b.load(address, element)
                 old = old.ne(0) if buffer.dtype.is_bool else old
-                one = primitives.apply(b, "add", buffer.dtype, [old, one])
+                one = self._added(buffer.dtype, old, one)
             b.store(b.convert("zext", one, "i8") if buffer.dtype.is_bool else one, address)
