@@ -6,6 +6,7 @@ Invariant: a `DType` is a singleton; compare with `is` or `==` alike.
 bfloat16 has no NumPy type.  Its elements are *stored* as uint16 (the upper half of a float32) and
 *shown* in NumPy as float32 arrays whose values are bfloat16 numbers, which float32 holds exactly.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -112,10 +113,24 @@ float32 = _dtype("float32", "float", np.float32)
 float64 = _dtype("float64", "float", np.float64)
 
 ALL: tuple[DType, ...] = (
-    bool_, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float16, bfloat16, float32, float64,
+    bool_,
+    int8,
+    int16,
+    int32,
+    int64,
+    uint8,
+    uint16,
+    uint32,
+    uint64,
+    float16,
+    bfloat16,
+    float32,
+    float64,
 )
 _BY_NAME: dict[str, DType] = {d.name: d for d in ALL} | {
-    "half": float16, "float": float32, "double": float64,
+    "half": float16,
+    "float": float32,
+    "double": float64,
 }
 _BY_NUMPY: dict[np.dtype[Any], DType] = {d.storage: d for d in ALL if d is not bfloat16}
 
@@ -151,7 +166,7 @@ def float32_to_bfloat16(values: Any) -> np.ndarray[Any, Any]:
     """Return the stored form (uint16) of `values`, rounding to nearest, ties to even; NaN stays NaN."""
     f = np.asarray(values, np.float32)
     bits = f.view(np.uint32) if f.ndim else np.asarray(f).reshape(1).view(np.uint32).reshape(())
-    rounded = ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
     return np.where(np.isnan(f), np.uint32(0x7FC0), rounded).astype(np.uint16)
 
 

@@ -10,14 +10,16 @@ for dtypes, `tf.errors.*` with `.op`, `.message`, `.error_code` for failures of 
       x:  float32 (64, 128)  placeholder "x", model.py:12
       hint: pass transpose_b, or give w2 the shape (128, 10)
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
 
-def report(what: str, where: str | None = None, operands: Sequence[tuple[str, str]] = (),
-           hint: str | None = None) -> str:
+def report(
+    what: str, where: str | None = None, operands: Sequence[tuple[str, str]] = (), hint: str | None = None
+) -> str:
     """Return the text of an error: what, then where, the operands as (name, description), a hint."""
     lines = [what]
     if where:

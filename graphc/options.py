@@ -16,12 +16,12 @@ BACKENDS = ("llvm_cpu", "numba_cpu", "interp")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """backend: "llvm_cpu", "numba_cpu" or "interp".  target: "host" or a processor name
-    ("x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4", "aarch64").  threads: 0 means all CPUs this process
-    may use.  level: 0 (no optimisation passes) to 2.  numerics: "default", "strict" (only rewrites
-    that keep every bit) or "fast" (also rewrites that hold for finite values only).  check_numerics: stop at the first NaN or Inf.  cache_dir: None means the
-    user's cache folder; "" keeps everything in memory.  dump_passes: folder for one .gir per pass.
-    fold_limit: bytes that constant folding may produce per value.
+    """backend: "llvm_cpu", "numba_cpu" or "interp".  target: "host" or a processor name ("x86-64", "x86-64-v2",
+    "x86-64-v3", "x86-64-v4", "aarch64").  threads: 0 means all CPUs this process may use.  level: 0 (no optimisation
+    passes) to 2.  numerics: "default", "strict" (only rewrites that keep every bit) or "fast" (also rewrites that
+    hold for finite values only).  check_numerics: stop at the first NaN or Inf.  cache_dir: None means the user's
+    cache folder; "" keeps everything in memory.  dump_passes: folder for one .gir per pass. fold_limit: bytes that
+    constant folding may produce per value.
     """
 
     backend: str = "llvm_cpu"

@@ -4,6 +4,7 @@ Owns the capture of the user's line: the innermost frame outside graphc.  Knows 
 Invariant: capturing costs about a microsecond (a walk over frames, no text); the line's text is read
 only when an error is printed.
 """
+
 from __future__ import annotations
 
 import linecache

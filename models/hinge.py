@@ -1,8 +1,9 @@
 """A linear classifier with the multiclass hinge loss (the SVM loss) and an L2 penalty.
 
-For scores s and the right class y the loss of one row is sum over j != y of max(0, s_j - s_y + 1), Weston and Watkins' form
-(1999).  For the scores (3.2, 5.1, -1.7) of a row of class 0 it is 2.9.
+For scores s and the right class y the loss of one row is sum over j != y of max(0, s_j - s_y + 1), Weston and
+Watkins' form (1999).  For the scores (3.2, 5.1, -1.7) of a row of class 0 it is 2.9.
 """
+
 from __future__ import annotations
 
 import sys
@@ -36,7 +37,9 @@ def build(features: int, classes: int, rate: float = 0.01, penalty: float = 1e-3
         train = tf.train.MomentumOptimizer(rate, 0.9, use_nesterov=True).minimize(loss)
         right = tf.equal(tf.argmax(scores, axis=1, output_type=tf.int32), y)
         accuracy = tf.reduce_mean(tf.cast(right, tf.float32), name="accuracy")
-        return training.Model(graph, x, y, loss, train, {"accuracy": accuracy}, tf.global_variables_initializer(), [w, b])
+        return training.Model(
+            graph, x, y, loss, train, {"accuracy": accuracy}, tf.global_variables_initializer(), [w, b]
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:

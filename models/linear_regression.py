@@ -1,8 +1,10 @@
 """Linear regression by gradient descent: the smallest model that learns something real.
 
-Predicts a car's miles per gallon (auto-mpg) or the progression of diabetes (bundled) from standardised figures, with the mean
-squared error as loss.  The exact least-squares solution is printed beside it: gradient descent must come close.
+Predicts a car's miles per gallon (auto-mpg) or the progression of diabetes (bundled) from standardised figures, with
+the mean squared error as loss.  The exact least-squares solution is printed beside it: gradient descent must come
+close.
 """
+
 from __future__ import annotations
 
 import sys
@@ -15,7 +17,9 @@ import training
 import graphc as tf
 
 
-def build(features: int, mean: np.ndarray | None = None, std: np.ndarray | None = None, rate: float = 0.1) -> training.Model:
+def build(
+    features: int, mean: np.ndarray | None = None, std: np.ndarray | None = None, rate: float = 0.1
+) -> training.Model:
     """Return y = standardise(x) w + b with loss mean((y - target)^2).  x: float32 (rows, features); y: (rows,)."""
     graph = tf.Graph()
     with graph.as_default():
@@ -29,11 +33,14 @@ def build(features: int, mean: np.ndarray | None = None, std: np.ndarray | None 
         loss = tf.reduce_mean(tf.square(predicted - y), name="loss")
         train = tf.train.GradientDescentOptimizer(rate).minimize(loss)
         error = tf.reduce_mean(tf.abs(predicted - y), name="mean_absolute_error")
-        return training.Model(graph, x, y, loss, train, {"mean abs error": error}, tf.global_variables_initializer(), [w, b])
+        return training.Model(
+            graph, x, y, loss, train, {"mean abs error": error}, tf.global_variables_initializer(), [w, b]
+        )
 
 
 def least_squares(data: real_data.DataSet) -> float:
     """Return the test loss of the exact solution on the training rows."""
+
     def design(x: np.ndarray) -> np.ndarray:
         return np.c_[x, np.ones(len(x))].astype(np.float64)
 

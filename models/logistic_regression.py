@@ -1,7 +1,9 @@
 """Logistic regression: benign or malignant, from thirty measurements of cell nuclei.
 
-Loss: sigmoid cross-entropy in its stable form plus an L2 penalty; inputs standardised with the training rows' mean and deviation.
+Loss: sigmoid cross-entropy in its stable form plus an L2 penalty; inputs standardised with the training rows' mean
+and deviation.
 """
+
 from __future__ import annotations
 
 import sys
@@ -14,8 +16,13 @@ import training
 import graphc as tf
 
 
-def build(features: int, mean: np.ndarray | None = None, std: np.ndarray | None = None, rate: float = 0.1,
-          penalty: float = 1e-3) -> training.Model:
+def build(
+    features: int,
+    mean: np.ndarray | None = None,
+    std: np.ndarray | None = None,
+    rate: float = 0.1,
+    penalty: float = 1e-3,
+) -> training.Model:
     """Return p(y = 1) = sigmoid(standardise(x) w + b).  x: float32 (rows, features); y: int32 (rows,) in {0, 1}."""
     graph = tf.Graph()
     with graph.as_default():
@@ -26,12 +33,17 @@ def build(features: int, mean: np.ndarray | None = None, std: np.ndarray | None 
         w = tf.get_variable("w", (features, 1), initializer=tf.zeros_initializer())
         b = tf.get_variable("b", (1,), initializer=tf.zeros_initializer())
         logits = tf.squeeze(tf.matmul((x - centre) / scale, w) + b, axis=1, name="logits")
-        loss = tf.add(tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=tf.cast(y, tf.float32), logits=logits)),
-                      penalty * tf.nn.l2_loss(w), name="loss")
+        loss = tf.add(
+            tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=tf.cast(y, tf.float32), logits=logits)),
+            penalty * tf.nn.l2_loss(w),
+            name="loss",
+        )
         train = tf.train.GradientDescentOptimizer(rate).minimize(loss)
         right = tf.equal(tf.cast(tf.greater(logits, 0.0), tf.int32), y)
         accuracy = tf.reduce_mean(tf.cast(right, tf.float32), name="accuracy")
-        return training.Model(graph, x, y, loss, train, {"accuracy": accuracy}, tf.global_variables_initializer(), [w, b])
+        return training.Model(
+            graph, x, y, loss, train, {"accuracy": accuracy}, tf.global_variables_initializer(), [w, b]
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:

@@ -1,8 +1,10 @@
 """A multilayer perceptron on handwritten digits: ReLU layers, dropout, Adam, early stopping.
 
-Weights start He-normal (He et al., "Delving deep into rectifiers", 2015), pixels are standardised with the training rows' mean and
-deviation, dropout is Srivastava et al.'s (2014), scaled while training.  Reaches 98 % of MNIST's test digits and 96 % of the bundled ones.
+Weights start He-normal (He et al., "Delving deep into rectifiers", 2015), pixels are standardised with the training
+rows' mean and deviation, dropout is Srivastava et al.'s (2014), scaled while training.  Reaches 98 % of MNIST's test
+digits and 96 % of the bundled ones.
 """
+
 from __future__ import annotations
 
 import sys
@@ -15,9 +17,18 @@ import training
 import graphc as tf
 
 
-def build(features: int, classes: int, hidden: Sequence[int] = (512, 256), mean: float = 0.0, std: float = 1.0,
-          rate: float = 1e-3, drop: float = 0.2, seed: int = 0) -> training.Model:
-    """Return the network features -> hidden... -> classes.  x: float32 (rows, features); y: int32 (rows,), the class."""
+def build(
+    features: int,
+    classes: int,
+    hidden: Sequence[int] = (512, 256),
+    mean: float = 0.0,
+    std: float = 1.0,
+    rate: float = 1e-3,
+    drop: float = 0.2,
+    seed: int = 0,
+) -> training.Model:
+    """Return the network features -> hidden... -> classes.  x: float32 (rows, features); y: int32 (rows,), the
+    class."""
     graph = tf.Graph()
     with graph.as_default():
         tf.set_random_seed(seed)
@@ -34,15 +45,31 @@ def build(features: int, classes: int, hidden: Sequence[int] = (512, 256), mean:
         train = tf.train.AdamOptimizer(rate).minimize(loss)
         right = tf.equal(tf.argmax(logits, axis=1, output_type=tf.int32), y)
         accuracy = tf.reduce_mean(tf.cast(right, tf.float32), name="accuracy")
-        return training.Model(graph, x, y, loss, train, {"accuracy": accuracy}, tf.global_variables_initializer(),
-                              tf.trainable_variables(), training_now)
+        return training.Model(
+            graph,
+            x,
+            y,
+            loss,
+            train,
+            {"accuracy": accuracy},
+            tf.global_variables_initializer(),
+            tf.trainable_variables(),
+            training_now,
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
     options = training.arguments(__doc__ or "", argv, epochs=40, batch=128, rate=1e-3, drop=0.2)
     data = real_data.digits(options.data)
-    model = build(data.train.x.shape[1], len(data.classes), mean=float(np.mean(data.train.x)), std=float(np.std(data.train.x)),
-                  rate=options.rate, drop=options.drop, seed=options.seed)
+    model = build(
+        data.train.x.shape[1],
+        len(data.classes),
+        mean=float(np.mean(data.train.x)),
+        std=float(np.std(data.train.x)),
+        rate=options.rate,
+        drop=options.drop,
+        seed=options.seed,
+    )
     return training.train_and_report(tf, "multilayer perceptron", model, data, options, patience=5)
 
 

@@ -1,9 +1,10 @@
 """Rosenblatt's perceptron: the step rule, where it works, and why XOR defeats it.
 
-The rule w <- w + rate * (target - step(x w)) * x is no gradient descent (the step has gradient zero): it is written with
-`assign_add`.  It separates setosa from versicolor without a mistake (the convergence theorem: Novikoff, 1962), and never gets all four rows
-of XOR right, since no line does (Minsky and Papert, "Perceptrons", 1969).
+The rule w <- w + rate * (target - step(x w)) * x is no gradient descent (the step has gradient zero): it is written
+with `assign_add`.  It separates setosa from versicolor without a mistake (the convergence theorem: Novikoff, 1962),
+and never gets all four rows of XOR right, since no line does (Minsky and Papert, "Perceptrons", 1969).
 """
+
 from __future__ import annotations
 
 import sys
@@ -18,7 +19,8 @@ import graphc as tf
 
 
 def build(features: int, rate: float = 1.0) -> training.Model:
-    """Return a perceptron over x: float32 (rows, features) and y: int32 (rows,) in {0, 1}; loss is the rate of mistakes."""
+    """Return a perceptron over x: float32 (rows, features) and y: int32 (rows,) in {0, 1}; loss is the rate of
+    mistakes."""
     graph = tf.Graph()
     with graph.as_default():
         x = tf.placeholder(tf.float32, (None, features), name="x")
@@ -27,20 +29,32 @@ def build(features: int, rate: float = 1.0) -> training.Model:
         b = tf.Variable(tf.zeros((1,)), name="b")
         fires = tf.cast(tf.greater(tf.matmul(x, w) + b, 0.0), tf.float32, name="fires")
         mistake = tf.expand_dims(tf.cast(y, tf.float32), 1) - fires
-        train = tf.group(w.assign_add(rate * tf.matmul(x, mistake, transpose_a=True)),
-                         b.assign_add(rate * tf.reduce_sum(mistake, axis=0)), name="train")
+        train = tf.group(
+            w.assign_add(rate * tf.matmul(x, mistake, transpose_a=True)),
+            b.assign_add(rate * tf.reduce_sum(mistake, axis=0)),
+            name="train",
+        )
         loss = tf.reduce_mean(tf.abs(mistake), name="loss")
-        return training.Model(graph, x, y, loss, train, {"accuracy": 1.0 - loss}, tf.global_variables_initializer(), [w, b])
+        return training.Model(
+            graph, x, y, loss, train, {"accuracy": 1.0 - loss}, tf.global_variables_initializer(), [w, b]
+        )
 
 
 def two_classes(data: real_data.DataSet, a: int, b: int) -> real_data.DataSet:
     """Return the rows of classes a and b alone, relabelled 0 and 1."""
+
     def keep(part: real_data.Split) -> real_data.Split:
         rows = (part.y == a) | (part.y == b)
         return real_data.Split(part.x[rows], (part.y[rows] == b).astype(np.int32))
 
-    return real_data.DataSet(f"{data.name}: {data.classes[a]} or {data.classes[b]}", keep(data.train), keep(data.validation),
-                             keep(data.test), data.features, (data.classes[a], data.classes[b]))
+    return real_data.DataSet(
+        f"{data.name}: {data.classes[a]} or {data.classes[b]}",
+        keep(data.train),
+        keep(data.validation),
+        keep(data.test),
+        data.features,
+        (data.classes[a], data.classes[b]),
+    )
 
 
 def xor() -> real_data.DataSet:
@@ -55,8 +69,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
     results = training.train_and_report(tf, "perceptron", build(4, options.rate), flowers, options)
     options.plot = None
     results["xor"] = training.train_and_report(tf, "perceptron", build(2, options.rate), xor(), options)["test"]
-    Console().print("XOR: no straight line has (0,1) and (1,0) on one side and (0,0) and (1,1) on the other;\n"
-                    "a hidden layer bends the line (models/mlp.py).")
+    Console().print(
+        "XOR: no straight line has (0,1) and (1,0) on one side and (0,0) and (1,1) on the other;\n"
+        "a hidden layer bends the line (models/mlp.py)."
+    )
     return results
 
 

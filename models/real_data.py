@@ -1,9 +1,11 @@
 """Real data for the models: found on disk, or bundled with scikit-learn.
 
 A data set is looked for in this order: the folder given, the folder named by $GRAPHC_DATA, then what the [data] extra
-bundles.  Nothing is downloaded.  Under a folder, MNIST stands in `mnist/` (the four original idx files, gzipped or not),
-iris in `iris/iris.csv`, auto-mpg in `regression/auto-mpg.csv` and California housing in `regression/california-housing.csv`.
+bundles.  Nothing is downloaded.  Under a folder, MNIST stands in `mnist/` (the four original idx files, gzipped or
+not), iris in `iris/iris.csv`, auto-mpg in `regression/auto-mpg.csv` and California housing in
+`regression/california-housing.csv`.
 """
+
 from __future__ import annotations
 
 import csv
@@ -54,13 +56,21 @@ def _bundled(name: str):  # type: ignore[no-untyped-def]
         from sklearn import datasets
     except ImportError:
         raise FileNotFoundError(
-            f"no data: give a folder with --data, set GRAPHC_DATA, or install the bundled sets (pip install 'graphc[data]') "
-            f"for {name}") from None
+            f"no data: give a folder with --data, set GRAPHC_DATA, or pip install 'graphc[data]' "
+            f"for {name}"
+        ) from None
     return getattr(datasets, "load_" + name)()
 
 
-def _shuffled(name: str, x: np.ndarray, y: np.ndarray, features: tuple[str, ...], classes: tuple[str, ...] = (),
-              seed: int = 0, parts: tuple[float, float] = (0.7, 0.1)) -> DataSet:
+def _shuffled(
+    name: str,
+    x: np.ndarray,
+    y: np.ndarray,
+    features: tuple[str, ...],
+    classes: tuple[str, ...] = (),
+    seed: int = 0,
+    parts: tuple[float, float] = (0.7, 0.1),
+) -> DataSet:
     """Split rows at random: 70 % to train on, 10 % to validate, the rest to test."""
     order = np.random.default_rng(seed).permutation(len(x))
     a = int(parts[0] * len(x))
@@ -87,8 +97,14 @@ def _mnist(folder: Path) -> DataSet:
 
     x, y = images("train"), labels("train")
     pixels = tuple(f"pixel {i // 28},{i % 28}" for i in range(784))
-    return DataSet("MNIST", Split(x[:55000], y[:55000]), Split(x[55000:], y[55000:]),
-                   Split(images("t10k"), labels("t10k")), pixels, tuple("0123456789"))
+    return DataSet(
+        "MNIST",
+        Split(x[:55000], y[:55000]),
+        Split(x[55000:], y[55000:]),
+        Split(images("t10k"), labels("t10k")),
+        pixels,
+        tuple("0123456789"),
+    )
 
 
 def digits(folder: str | None = None) -> DataSet:
@@ -98,8 +114,13 @@ def digits(folder: str | None = None) -> DataSet:
         if (place / "mnist").is_dir():
             return _mnist(place / "mnist")
     raw = _bundled("digits")
-    return _shuffled("UCI digits", raw.data.astype(np.float32) / np.float32(16), raw.target.astype(np.int32),
-                     tuple(raw.feature_names), tuple("0123456789"))
+    return _shuffled(
+        "UCI digits",
+        raw.data.astype(np.float32) / np.float32(16),
+        raw.target.astype(np.int32),
+        tuple(raw.feature_names),
+        tuple("0123456789"),
+    )
 
 
 def iris(folder: str | None = None) -> DataSet:
@@ -115,16 +136,27 @@ def iris(folder: str | None = None) -> DataSet:
             y = np.array([names.index(r["species"]) for r in rows], np.int32)
             return _shuffled("iris", x, y, columns, names, parts=(0.6, 0.2))
     raw = _bundled("iris")
-    return _shuffled("iris", raw.data.astype(np.float32), raw.target.astype(np.int32), tuple(raw.feature_names), names,
-                     parts=(0.6, 0.2))
+    return _shuffled(
+        "iris",
+        raw.data.astype(np.float32),
+        raw.target.astype(np.int32),
+        tuple(raw.feature_names),
+        names,
+        parts=(0.6, 0.2),
+    )
 
 
 def breast_cancer(folder: str | None = None) -> DataSet:
     """Wisconsin breast cancer (diagnostic): 30 measurements of cell nuclei, malignant or benign, 569 rows (bundled)."""
     folders(folder)
     raw = _bundled("breast_cancer")
-    return _shuffled("Wisconsin breast cancer", raw.data.astype(np.float32), raw.target.astype(np.int32),
-                     tuple(raw.feature_names), tuple(raw.target_names))
+    return _shuffled(
+        "Wisconsin breast cancer",
+        raw.data.astype(np.float32),
+        raw.target.astype(np.int32),
+        tuple(raw.feature_names),
+        tuple(raw.target_names),
+    )
 
 
 def fuel_economy(folder: str | None = None) -> DataSet:

@@ -2,6 +2,7 @@
 
 The baseline that every deeper model has to beat: about 92 % on MNIST's test digits.
 """
+
 from __future__ import annotations
 
 import sys
@@ -26,7 +27,9 @@ def build(features: int, classes: int, rate: float = 0.5) -> training.Model:
         train = tf.train.GradientDescentOptimizer(rate).minimize(loss)
         right = tf.equal(tf.argmax(logits, axis=1, output_type=tf.int32), y)
         accuracy = tf.reduce_mean(tf.cast(right, tf.float32), name="accuracy")
-        return training.Model(graph, x, y, loss, train, {"accuracy": accuracy}, tf.global_variables_initializer(), [w, b])
+        return training.Model(
+            graph, x, y, loss, train, {"accuracy": accuracy}, tf.global_variables_initializer(), [w, b]
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:

@@ -2,6 +2,7 @@
 
 The models build graphs; this drives a session over them.  It uses graphc through its public names alone.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -56,7 +57,7 @@ def batches(part: Split, size: int, rng: np.random.Generator) -> Iterator[Split]
     """Yield every row once, in random order, `size` at a time (the last batch may be smaller)."""
     order = rng.permutation(len(part))
     for start in range(0, len(part), size):
-        chosen = order[start:start + size]
+        chosen = order[start : start + size]
         yield Split(part.x[chosen], part.y[chosen])
 
 
@@ -66,13 +67,22 @@ def measure(session: Any, model: Model, part: Split, at_once: int = 10_000) -> d
     fetches = [model.loss, *model.metrics.values()]
     total = np.zeros(len(names))
     for start in range(0, len(part), at_once):
-        rows = Split(part.x[start:start + at_once], part.y[start:start + at_once])
+        rows = Split(part.x[start : start + at_once], part.y[start : start + at_once])
         total += len(rows) * np.array(session.run(fetches, model.feed(rows)), np.float64)
     return dict(zip(names, (total / max(1, len(part))).tolist(), strict=True))
 
 
-def fit(session: Any, model: Model, data: DataSet, epochs: int, batch: int, patience: int | None = None, seed: int = 0,
-        console: Console | None = None, tell: Callable[[int, float], None] | None = None) -> History:
+def fit(
+    session: Any,
+    model: Model,
+    data: DataSet,
+    epochs: int,
+    batch: int,
+    patience: int | None = None,
+    seed: int = 0,
+    console: Console | None = None,
+    tell: Callable[[int, float], None] | None = None,
+) -> History:
     """Train for at most `epochs` epochs; with `patience`, stop once the validation loss has not improved for that many
     and go back to the best weights (early stopping: Prechelt, "Early stopping - but when?", 1998)."""
     rng = np.random.default_rng(seed)
@@ -80,8 +90,15 @@ def fit(session: Any, model: Model, data: DataSet, epochs: int, batch: int, pati
     steps = -(-len(data.train) // batch)
     best, kept = float("inf"), None
     started = time.perf_counter()
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                  console=console, disable=console is None or not console.is_terminal, transient=True) as progress:
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=console is None or not console.is_terminal,
+        transient=True,
+    ) as progress:
         task = progress.add_task("training", total=epochs * steps)
         for epoch in range(epochs):
             total = 0.0
@@ -92,8 +109,11 @@ def fit(session: Any, model: Model, data: DataSet, epochs: int, batch: int, pati
                 history.steps += 1
             history.train.append(total / len(data.train))
             history.validation.append(measure(session, model, data.validation)["loss"])
-            progress.update(task, description=f"epoch {epoch + 1:3d}  loss {history.train[-1]:.4f}  "
-                                              f"validation {history.validation[-1]:.4f}")
+            progress.update(
+                task,
+                description=f"epoch {epoch + 1:3d}  loss {history.train[-1]:.4f}  "
+                f"validation {history.validation[-1]:.4f}",
+            )
             if tell is not None:
                 tell(epoch, history.train[-1])
             if history.validation[-1] < best:
@@ -108,7 +128,9 @@ def fit(session: Any, model: Model, data: DataSet, epochs: int, batch: int, pati
     return history
 
 
-def report(console: Console, title: str, results: Mapping[str, Mapping[str, float]], history: History | None = None) -> None:
+def report(
+    console: Console, title: str, results: Mapping[str, Mapping[str, float]], history: History | None = None
+) -> None:
     """Print a table: one row per part (train, validation, test), one column per figure."""
     table = Table(title=title, title_justify="left")
     table.add_column("part")
@@ -119,8 +141,10 @@ def report(console: Console, title: str, results: Mapping[str, Mapping[str, floa
         table.add_row(part, *(f"{figures[n]:.2%}" if n == "accuracy" else f"{figures[n]:.4f}" for n in names))
     console.print(table)
     if history is not None:
-        console.print(f"{history.steps} steps, {len(history.train)} epochs (best: {history.best_epoch + 1}) "
-                      f"in {history.seconds:.2f} s")
+        console.print(
+            f"{history.steps} steps, {len(history.train)} epochs (best: {history.best_epoch + 1}) "
+            f"in {history.seconds:.2f} s"
+        )
 
 
 def plot(path: str, history: History, title: str) -> None:
@@ -143,7 +167,9 @@ def plot(path: str, history: History, title: str) -> None:
 def arguments(doc: str, argv: Sequence[str] | None, **defaults: Any) -> argparse.Namespace:
     """Parse what every model takes: --data, --epochs, --batch, --rate, --seed, --plot (defaults as given)."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", metavar="DIR", help="folder with data sets (else $GRAPHC_DATA, else the bundled ones)")
+    parser.add_argument(
+        "--data", metavar="DIR", help="folder with data sets (else $GRAPHC_DATA, else the bundled ones)"
+    )
     parser.add_argument("--epochs", type=int, default=defaults.pop("epochs"), help="at most so many (%(default)s)")
     parser.add_argument("--batch", type=int, default=defaults.pop("batch"), help="rows of a batch (%(default)s)")
     parser.add_argument("--rate", type=float, default=defaults.pop("rate"), help="learning rate (%(default)s)")
@@ -157,17 +183,22 @@ def arguments(doc: str, argv: Sequence[str] | None, **defaults: Any) -> argparse
     return options
 
 
-def train_and_report(tf: Any, title: str, model: Model, data: DataSet, options: argparse.Namespace,
-                     patience: int | None = None) -> dict[str, dict[str, float]]:
+def train_and_report(
+    tf: Any, title: str, model: Model, data: DataSet, options: argparse.Namespace, patience: int | None = None
+) -> dict[str, dict[str, float]]:
     """Train `model` on `data` as the arguments say, print the figures of the three parts, and return them."""
     console = Console()
-    console.print(f"{title}: {data.name}, {len(data.train)} rows to train on, {len(data.validation)} to validate, "
-                  f"{len(data.test)} to test")
+    console.print(
+        f"{title}: {data.name}, {len(data.train)} rows to train on, {len(data.validation)} to validate, "
+        f"{len(data.test)} to test"
+    )
     with tf.Session(graph=model.graph) as session:
         session.run(model.initializer)
         history = fit(session, model, data, options.epochs, options.batch, patience, options.seed, console)
-        results = {name: measure(session, model, part) for name, part in
-                   (("train", data.train), ("validation", data.validation), ("test", data.test))}
+        results = {
+            name: measure(session, model, part)
+            for name, part in (("train", data.train), ("validation", data.validation), ("test", data.test))
+        }
     report(console, title, results, history)
     if options.plot:
         plot(options.plot, history, f"{title} on {data.name}")

@@ -1,4 +1,6 @@
-"""The rules of the house that a reader of the code must be able to trust: order of imports, lazy imports, file sizes."""
+"""The rules of the house that a reader of the code must be able to trust: order of imports, lazy imports, file
+sizes."""
+
 from __future__ import annotations
 
 import ast
@@ -13,10 +15,30 @@ PACKAGE = ROOT / "graphc"
 
 # A module may import from rooms that stand before its own, and from its own room.
 ROOMS = [
-    ("errors",), ("source",), ("dtypes",), ("options",),
-    ("ir.dim",), ("ir.types",), ("kernel",), ("graph",), ("ops",), ("autodiff",),
-    ("ir",), ("dsl",), ("passes",), ("backends",), ("runtime",), ("compiler",), ("session",), ("api",), ("compat",),
-    ("artifact",), ("interop",), ("view",), ("cli",), ("__main__",),
+    ("errors",),
+    ("source",),
+    ("dtypes",),
+    ("options",),
+    ("ir.dim",),
+    ("ir.types",),
+    ("kernel",),
+    ("graph",),
+    ("ops",),
+    ("autodiff",),
+    ("ir",),
+    ("dsl",),
+    ("passes",),
+    ("backends",),
+    ("runtime",),
+    ("compiler",),
+    ("session",),
+    ("api",),
+    ("compat",),
+    ("artifact",),
+    ("interop",),
+    ("view",),
+    ("cli",),
+    ("__main__",),
 ]
 
 
@@ -68,8 +90,12 @@ def test_imports_point_upwards(path: Path) -> None:
 @pytest.mark.parametrize("path", modules(), ids=lambda p: dotted(p))
 def test_graphc_is_imported_at_the_top_only(path: Path) -> None:
     tree = ast.parse(path.read_text())
-    inside = [f"{fn.name}, line {line}" for fn in ast.walk(tree) if isinstance(fn, ast.FunctionDef | ast.AsyncFunctionDef)
-              for line, _ in imported(fn)]
+    inside = [
+        f"{fn.name}, line {line}"
+        for fn in ast.walk(tree)
+        if isinstance(fn, ast.FunctionDef | ast.AsyncFunctionDef)
+        for line, _ in imported(fn)
+    ]
     assert not inside, f"{dotted(path)} imports graphc inside functions: {inside}"
 
 
@@ -82,15 +108,21 @@ def test_every_file_says_what_it_owns(path: Path) -> None:
 def test_llvm_backend_never_imports_numba() -> None:
     for path in (PACKAGE / "backends" / "llvm_cpu").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else (
-                [node.module or ""] if isinstance(node, ast.ImportFrom) else [])
+            names = (
+                [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else ([node.module or ""] if isinstance(node, ast.ImportFrom) else [])
+            )
             assert not any(n.split(".")[0] == "numba" for n in names), path
 
 
 def test_import_graphc_loads_no_compiler() -> None:
-    code = ("import sys, graphc; graphc.placeholder; graphc.Session; graphc.nn.relu; graphc.train.AdamOptimizer\n"
-            "bad = [m for m in ('numba', 'llvmlite', 'networkx', 'rich', 'click', 'safetensors', 'cuda') if m in sys.modules]\n"
-            "assert not bad, bad")
+    code = (
+        "import sys, graphc; graphc.placeholder; graphc.Session; graphc.nn.relu; graphc.train.AdamOptimizer\n"
+        "heavy = ('numba', 'llvmlite', 'networkx', 'rich', 'click', 'safetensors', 'cuda')\n"
+        "bad = [m for m in heavy if m in sys.modules]\n"
+        "assert not bad, bad"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
 
@@ -103,6 +135,9 @@ def test_files_stay_comfortable() -> None:
 def test_no_pickle_anywhere() -> None:
     for path in modules():
         for node in ast.walk(ast.parse(path.read_text())):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else (
-                [node.module or ""] if isinstance(node, ast.ImportFrom) else [])
+            names = (
+                [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else ([node.module or ""] if isinstance(node, ast.ImportFrom) else [])
+            )
             assert not any(n.split(".")[0] in ("pickle", "marshal", "shelve", "dill") for n in names), path

@@ -4,9 +4,11 @@
     python tools/bench.py --peers graphc,jax --workloads mlp,elementwise --threads 1 --rounds 5
     python tools/bench.py --python jax=/envs/jax/bin/python --python torch=/envs/torch/bin/python
 
-Each measurement is a process of its own; processes of different peers take turns, `--rounds` times; a figure is the median of the process
-medians.  The losses (or a digest of the output) must agree within 0.5 %, else the row says so and its time is void.  Needs NumPy and rich.
+Each measurement is a process of its own; processes of different peers take turns, `--rounds` times; a figure is the
+median of the process medians.  The losses (or a digest of the output) must agree within 0.5 %, else the row says so
+and its time is void.  Needs NumPy and rich.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -57,7 +59,11 @@ def measure(peer: str, workload: str, threads: int, seconds: float) -> dict[str,
         samples.append(_timed(step, done, inner))
         done += inner
     samples.sort()
-    record |= {"ms": 1e3 * statistics.median(samples), "p10": 1e3 * samples[len(samples) // 10], "p90": 1e3 * samples[9 * len(samples) // 10]}
+    record |= {
+        "ms": 1e3 * statistics.median(samples),
+        "p10": 1e3 * samples[len(samples) // 10],
+        "p90": 1e3 * samples[9 * len(samples) // 10],
+    }
     if w.flops:
         record["gflops"] = w.flops / record["ms"] / 1e6
     if w.bytes:
@@ -75,12 +81,33 @@ def _timed(step: Any, start: int, count: int) -> float:
 def child(python: str, peer: str, workload: str, threads: int, seconds: float) -> dict[str, Any]:
     """Measure in a fresh process; the record, or {"absent": why}."""
     with tempfile.TemporaryDirectory() as cache:
-        env = os.environ | {"OMP_NUM_THREADS": str(threads), "GRAPHC_CACHE_DIR": cache, "TF_CPP_MIN_LOG_LEVEL": "3",
-                            "CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": str(HERE.parent)}
-        command = [python, __file__, "--child", peer, "--workloads", workload, "--threads", str(threads), "--seconds", str(seconds)]
+        env = os.environ | {
+            "OMP_NUM_THREADS": str(threads),
+            "GRAPHC_CACHE_DIR": cache,
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "CUDA_VISIBLE_DEVICES": "-1",
+            "PYTHONPATH": str(HERE.parent),
+        }
+        command = [
+            python,
+            __file__,
+            "--child",
+            peer,
+            "--workloads",
+            workload,
+            "--threads",
+            str(threads),
+            "--seconds",
+            str(seconds),
+        ]
         if threads == 1 and hasattr(os, "sched_setaffinity"):
-            command = [python, "-c", "import os, sys; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
-                                     "os.execv(sys.argv[1], sys.argv[1:])", *command]
+            command = [
+                python,
+                "-c",
+                "import os, sys; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
+                "os.execv(sys.argv[1], sys.argv[1:])",
+                *command,
+            ]
         done = subprocess.run(command, env=env, capture_output=True, text=True)
     for line in done.stdout.splitlines():
         if line.startswith("RECORD "):
@@ -92,7 +119,12 @@ def child(python: str, peer: str, workload: str, threads: int, seconds: float) -
 def installed(python: str, module: str) -> bool:
     """Whether `module` can be found by this Python (with the project itself on the path)."""
     test = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({module!r}) is None)"
-    return subprocess.run([python, "-c", test], cwd=HERE.parent, env=os.environ | {"PYTHONPATH": str(HERE.parent)}).returncode == 0
+    return (
+        subprocess.run(
+            [python, "-c", test], cwd=HERE.parent, env=os.environ | {"PYTHONPATH": str(HERE.parent)}
+        ).returncode
+        == 0
+    )
 
 
 def agree(a: list[float], b: list[float]) -> bool:
@@ -116,7 +148,10 @@ def main() -> None:
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        print("RECORD " + json.dumps(measure(options.child, options.workloads, options.threads, options.seconds)), flush=True)
+        print(
+            "RECORD " + json.dumps(measure(options.child, options.workloads, options.threads, options.seconds)),
+            flush=True,
+        )
         os._exit(0)  # some frameworks are slow to end, which is not measured
     pythons = dict(pair.split("=", 1) for pair in options.python)
     chosen = {}
@@ -139,11 +174,15 @@ def main() -> None:
                 records.setdefault((workload, peer), []).append(record)
                 if options.json:
                     with open(options.json, "a") as f:
-                        f.write(json.dumps({"workload": workload, "peer": peer, "threads": options.threads} | record) + "\n")
+                        f.write(
+                            json.dumps({"workload": workload, "peer": peer, "threads": options.threads} | record) + "\n"
+                        )
         table(names[: names.index(workload) + 1][-1:], list(chosen), records, options.threads)
 
 
-def table(workloads: list[str], peers: list[str], records: dict[tuple[str, str], list[dict[str, Any]]], threads: int) -> None:
+def table(
+    workloads: list[str], peers: list[str], records: dict[tuple[str, str], list[dict[str, Any]]], threads: int
+) -> None:
     """Print one table per workload: time, spread, start-up, and how many times faster graphc's best is."""
     from rich.console import Console
     from rich.table import Table
@@ -152,7 +191,9 @@ def table(workloads: list[str], peers: list[str], records: dict[tuple[str, str],
     for workload in workloads:
         seen = {p: [r for r in records[workload, p] if "ms" in r] for p in peers}
         ms = {p: statistics.median(r["ms"] for r in rows) for p, rows in seen.items() if rows}
-        reference = next((seen[p][0]["check"] for p in ("torch", "jax", "tensorflow", "pytensor", *peers) if seen.get(p)), None)
+        reference = next(
+            (seen[p][0]["check"] for p in ("torch", "jax", "tensorflow", "pytensor", *peers) if seen.get(p)), None
+        )
         view = Table(title=f"{workload}, {threads} thread{'s' * (threads > 1)}", title_justify="left")
         for column in ("peer", "ms", "10-90 %", "first result s", "GFLOP/s", "GB/s", "times graphc", "note"):
             view.add_column(column, justify="left" if column in ("peer", "note") else "right")
@@ -165,7 +206,9 @@ def table(workloads: list[str], peers: list[str], records: dict[tuple[str, str],
             spread = f"{min(r['p10'] for r in rows):.4g}-{max(r['p90'] for r in rows):.4g}"
             rates = [f"{statistics.median(r[k] for r in rows):.1f}" if k in rows[0] else "" for k in ("gflops", "gbs")]
             ratio = f"{ms[p] / ms['graphc']:.2f}" if "graphc" in ms else ""
-            view.add_row(p, f"{ms[p]:.4g}", spread, f"{statistics.median(r['start_s'] for r in rows):.2f}", *rates, ratio, note)
+            view.add_row(
+                p, f"{ms[p]:.4g}", spread, f"{statistics.median(r['start_s'] for r in rows):.2f}", *rates, ratio, note
+            )
         console.print(view)
 
 

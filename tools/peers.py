@@ -1,9 +1,11 @@
 """The frameworks that are measured: how each one runs a workload.
 
-A peer's `build(workload, threads)` imports its framework and returns a step: step(i) trains on batch i and returns the losses as floats (train),
-runs on resident inputs and keeps the output (kernel), or feeds a scalar and returns a float (overhead).  For kernels, step.output() gives
-what the timed step itself wrote, as NumPy: a result that nothing reads could be optimised away.
+A peer's `build(workload, threads)` imports its framework and returns a step: step(i) trains on batch i and returns
+the losses as floats (train), runs on resident inputs and keeps the output (kernel), or feeds a scalar and returns a
+float (overhead).  For kernels, step.output() gives what the timed step itself wrote, as NumPy: a result that nothing
+reads could be optimised away.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -22,7 +24,7 @@ class _Ops:
         self.__dict__.update(functions)
 
 
-# -- graphc and TensorFlow: the same TensorFlow-1 program ----------------------------------------------------------------
+# -- graphc and TensorFlow: the same TensorFlow-1 program ------------------------------------------------------------
 
 
 def _tf1_ops(tf: Any) -> _Ops:
@@ -31,11 +33,23 @@ def _tf1_ops(tf: Any) -> _Ops:
         return tf.nn.batch_normalization(x, mean, variance, offset, scale, 1e-5)
 
     return _Ops(
-        matmul=tf.matmul, relu=tf.nn.relu, tanh=tf.tanh, sigmoid=tf.sigmoid, exp=tf.exp, square=tf.square, softplus=tf.nn.softplus,
-        softmax=tf.nn.softmax, maximum=tf.maximum, mean=tf.reduce_mean, normalise=normalise, reshape=tf.reshape, swap=tf.transpose,
+        matmul=tf.matmul,
+        relu=tf.nn.relu,
+        tanh=tf.tanh,
+        sigmoid=tf.sigmoid,
+        exp=tf.exp,
+        square=tf.square,
+        softplus=tf.nn.softplus,
+        softmax=tf.nn.softmax,
+        maximum=tf.maximum,
+        mean=tf.reduce_mean,
+        normalise=normalise,
+        reshape=tf.reshape,
+        swap=tf.transpose,
         constant=tf.stop_gradient,
         cross_entropy=lambda x, y: tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=y, logits=x)),
-        binary_cross_entropy=lambda x, y: tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=y, logits=x)))
+        binary_cross_entropy=lambda x, y: tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=y, logits=x)),
+    )
 
 
 def _tf1_build(tf: Any, w: Workload, threads: int, callable_: bool = False, free_batch: bool = True) -> Step:
@@ -64,14 +78,18 @@ def _tf1_build(tf: Any, w: Workload, threads: int, callable_: bool = False, free
 
         def step(i: int) -> None:
             session.run(write)
+
         step.output = lambda: session.run(kept)  # type: ignore[attr-defined]
         return step
     variables = {k: tf.get_variable(k, initializer=v) for k, v in w.parameters.items()}
     fetches = []
     for number, (loss_of, prefix, names) in enumerate(w.losses):
         kind, rate, *rest = w.optimizer
-        optimizer = (tf.train.AdamOptimizer(rate, rest[0], name=f"adam{number}") if kind == "adam"
-                     else tf.train.GradientDescentOptimizer(rate))
+        optimizer = (
+            tf.train.AdamOptimizer(rate, rest[0], name=f"adam{number}")
+            if kind == "adam"
+            else tf.train.GradientDescentOptimizer(rate)
+        )
         loss = loss_of(ops, variables, placeholders)
         chosen = [v for k, v in variables.items() if k.startswith(prefix)]
         fetches.append(([loss, optimizer.minimize(loss, var_list=chosen)], names))
@@ -103,7 +121,7 @@ def tensorflow(w: Workload, threads: int) -> Step:
     return _tf1_build(tf, w, threads, free_batch=False)
 
 
-# -- JAX ---------------------------------------------------------------------------------------------------------
+# -- JAX -------------------------------------------------------------------------------------------------------------
 
 
 def jax(w: Workload, threads: int) -> Step:
@@ -116,11 +134,23 @@ def jax(w: Workload, threads: int) -> Step:
         return (x - mean) * jax.lax.rsqrt(variance + 1e-5) * scale + offset
 
     ops = _Ops(
-        matmul=lambda a, b, transpose_b=False: a @ (jnp.swapaxes(b, -1, -2) if transpose_b else b), relu=jax.nn.relu, tanh=jnp.tanh,
-        sigmoid=jax.nn.sigmoid, exp=jnp.exp, square=jnp.square, softplus=jax.nn.softplus, softmax=jax.nn.softmax, maximum=jnp.maximum,
-        mean=jnp.mean, normalise=normalise, reshape=jnp.reshape, swap=jnp.transpose, constant=jax.lax.stop_gradient,
+        matmul=lambda a, b, transpose_b=False: a @ (jnp.swapaxes(b, -1, -2) if transpose_b else b),
+        relu=jax.nn.relu,
+        tanh=jnp.tanh,
+        sigmoid=jax.nn.sigmoid,
+        exp=jnp.exp,
+        square=jnp.square,
+        softplus=jax.nn.softplus,
+        softmax=jax.nn.softmax,
+        maximum=jnp.maximum,
+        mean=jnp.mean,
+        normalise=normalise,
+        reshape=jnp.reshape,
+        swap=jnp.transpose,
+        constant=jax.lax.stop_gradient,
         cross_entropy=lambda x, y: -jnp.take_along_axis(jax.nn.log_softmax(x), y[:, None], 1).mean(),
-        binary_cross_entropy=lambda x, y: (jax.nn.softplus(x) - x * y).mean())
+        binary_cross_entropy=lambda x, y: (jax.nn.softplus(x) - x * y).mean(),
+    )
     batches = w.batches
     if w.kind == "overhead":
         f = jax.jit(lambda x: x + 1.0)
@@ -131,6 +161,7 @@ def jax(w: Workload, threads: int) -> Step:
 
         def step(i: int) -> None:
             step.last = f(held).block_until_ready()  # type: ignore[attr-defined]
+
         step.output = lambda: np.asarray(step.last)  # type: ignore[attr-defined]
         return step
     state = {"p": {k: jnp.asarray(v) for k, v in w.parameters.items()}}
@@ -138,7 +169,11 @@ def jax(w: Workload, threads: int) -> Step:
     steps = []
     for number, (loss_of, prefix, names) in enumerate(w.losses):
         mine = [k for k in w.parameters if k.startswith(prefix)]
-        moments = {k: (jnp.zeros_like(w.parameters[k]), jnp.zeros_like(w.parameters[k])) for k in mine} if kind == "adam" else {}
+        moments = (
+            {k: (jnp.zeros_like(w.parameters[k]), jnp.zeros_like(w.parameters[k])) for k in mine}
+            if kind == "adam"
+            else {}
+        )
         state[f"m{number}"] = (moments, jnp.float32(0))  # type: ignore[assignment]
 
         def train(p: Any, m: Any, b: Any, loss_of: Any = loss_of, mine: Any = mine) -> Any:
@@ -147,13 +182,14 @@ def jax(w: Workload, threads: int) -> Step:
                 return loss, p | {k: p[k] - rate * g[k] for k in mine}, m
             moments, t = m
             t = t + 1
-            scale = rate * jnp.sqrt(1 - 0.999 ** t) / (1 - rest[0] ** t)
+            scale = rate * jnp.sqrt(1 - 0.999**t) / (1 - rest[0] ** t)
             new, out = {}, dict(p)
             for k in mine:
                 a, v = moments[k]
                 a, v = a + (g[k] - a) * (1 - rest[0]), v + (g[k] ** 2 - v) * 0.001
                 new[k], out[k] = (a, v), p[k] - scale * a / (jnp.sqrt(v) + 1e-8)
             return loss, out, (new, t)
+
         steps.append((jax.jit(train, donate_argnums=(0, 1)), f"m{number}", names))
 
     def run(i: int) -> list[float]:
@@ -162,10 +198,11 @@ def jax(w: Workload, threads: int) -> Step:
             loss, state["p"], state[key] = f(state["p"], state[key], {k: batches[i % len(batches)][k] for k in names})
             losses.append(float(loss))
         return losses
+
     return run
 
 
-# -- PyTorch -----------------------------------------------------------------------------------------------------
+# -- PyTorch ---------------------------------------------------------------------------------------------------------
 
 
 def torch(w: Workload, threads: int) -> Step:
@@ -175,20 +212,32 @@ def torch(w: Workload, threads: int) -> Step:
 
     torch.set_num_threads(threads)
     ops = _Ops(
-        matmul=lambda a, b, transpose_b=False: a @ (b.transpose(-1, -2) if transpose_b else b), relu=torch.relu, tanh=torch.tanh,
-        sigmoid=torch.sigmoid, exp=torch.exp, square=torch.square, softplus=functional.softplus, softmax=lambda x: torch.softmax(x, -1),
-        maximum=lambda x, c: torch.clamp_min(x, c), mean=torch.mean,
-        normalise=lambda x, s, o: functional.layer_norm(x, (x.shape[-1],), s, o, 1e-5), reshape=torch.reshape,
-        swap=lambda x, axes: x.permute(axes), constant=lambda x: x.detach(),
+        matmul=lambda a, b, transpose_b=False: a @ (b.transpose(-1, -2) if transpose_b else b),
+        relu=torch.relu,
+        tanh=torch.tanh,
+        sigmoid=torch.sigmoid,
+        exp=torch.exp,
+        square=torch.square,
+        softplus=functional.softplus,
+        softmax=lambda x: torch.softmax(x, -1),
+        maximum=lambda x, c: torch.clamp_min(x, c),
+        mean=torch.mean,
+        normalise=lambda x, s, o: functional.layer_norm(x, (x.shape[-1],), s, o, 1e-5),
+        reshape=torch.reshape,
+        swap=lambda x, axes: x.permute(axes),
+        constant=lambda x: x.detach(),
         cross_entropy=lambda x, y: functional.cross_entropy(x, y.long()),
-        binary_cross_entropy=functional.binary_cross_entropy_with_logits)
+        binary_cross_entropy=functional.binary_cross_entropy_with_logits,
+    )
     batches = [{k: torch.as_tensor(v) for k, v in b.items()} for b in w.batches]
     if w.kind == "overhead":
         return lambda i: float(torch.as_tensor(w.batches[0]["x"]) + 1.0)
     if w.kind == "kernel":
+
         def step(i: int) -> None:
             with torch.inference_mode():
                 step.last = w.function(ops, {}, batches[0])  # type: ignore[attr-defined,misc]
+
         step.output = lambda: step.last.numpy()  # type: ignore[attr-defined]
         return step
     parameters = {k: torch.nn.Parameter(torch.as_tensor(v.copy())) for k, v in w.parameters.items()}
@@ -196,7 +245,11 @@ def torch(w: Workload, threads: int) -> Step:
     optimizers = []
     for _, prefix, _ in w.losses:
         mine = [v for k, v in parameters.items() if k.startswith(prefix)]
-        optimizers.append(torch.optim.Adam(mine, rate, (rest[0], 0.999), fused=True) if kind == "adam" else torch.optim.SGD(mine, rate))
+        optimizers.append(
+            torch.optim.Adam(mine, rate, (rest[0], 0.999), fused=True)
+            if kind == "adam"
+            else torch.optim.SGD(mine, rate)
+        )
 
     def run(i: int) -> list[float]:
         losses = []
@@ -207,10 +260,11 @@ def torch(w: Workload, threads: int) -> Step:
             optimizer.step()
             losses.append(float(loss.detach()))
         return losses
+
     return run
 
 
-# -- ONNX Runtime (no training) --------------------------------------------------------------------------------
+# -- ONNX Runtime (no training) --------------------------------------------------------------------------------------
 
 
 def onnxruntime(w: Workload, threads: int) -> Step | None:
@@ -244,7 +298,9 @@ def onnxruntime(w: Workload, threads: int) -> Step | None:
         case _:
             result = emit("MatMul", "x", "y")
     inputs = [helper.make_tensor_value_info(k, TensorProto.FLOAT, np.shape(v)) for k, v in arrays.items()]
-    graph = helper.make_graph(nodes, w.name, inputs, [helper.make_tensor_value_info(result, TensorProto.FLOAT, None)], constants)
+    graph = helper.make_graph(
+        nodes, w.name, inputs, [helper.make_tensor_value_info(result, TensorProto.FLOAT, None)], constants
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -258,11 +314,12 @@ def onnxruntime(w: Workload, threads: int) -> Step | None:
 
     def step(i: int) -> None:
         session.run_with_iobinding(binding)
+
     step.output = lambda: binding.copy_outputs_to_cpu()[0]  # type: ignore[attr-defined]
     return step
 
 
-# -- PyTensor --------------------------------------------------------------------------------------------------
+# -- PyTensor --------------------------------------------------------------------------------------------------------
 
 
 def pytensor(w: Workload, threads: int) -> Step | None:
@@ -273,10 +330,19 @@ def pytensor(w: Workload, threads: int) -> Step | None:
     import pytensor.tensor as pt
 
     ops = _Ops(
-        matmul=pt.dot, relu=lambda x: pt.maximum(x, 0), tanh=pt.tanh, sigmoid=pt.sigmoid, exp=pt.exp, square=pt.square, softplus=pt.softplus,
-        mean=pt.mean, reshape=lambda x, s: x.reshape(s), constant=pytensor.gradient.disconnected_grad,
+        matmul=pt.dot,
+        relu=lambda x: pt.maximum(x, 0),
+        tanh=pt.tanh,
+        sigmoid=pt.sigmoid,
+        exp=pt.exp,
+        square=pt.square,
+        softplus=pt.softplus,
+        mean=pt.mean,
+        reshape=lambda x, s: x.reshape(s),
+        constant=pytensor.gradient.disconnected_grad,
         cross_entropy=lambda x, y: -pt.special.log_softmax(x, axis=1)[pt.arange(y.shape[0]), y].mean(),
-        binary_cross_entropy=lambda x, y: (pt.softplus(x) - x * y).mean())
+        binary_cross_entropy=lambda x, y: (pt.softplus(x) - x * y).mean(),
+    )
     inputs = {k: pt.TensorType(str(np.asarray(v).dtype), (None,) * np.ndim(v))(k) for k, v in w.batches[0].items()}
     if w.kind == "overhead":
         f = pytensor.function([inputs["x"]], inputs["x"] + np.float32(1.0))
@@ -292,7 +358,11 @@ def pytensor(w: Workload, threads: int) -> Step | None:
         scale = np.float32(rate)
         if kind == "adam":
             updates[t] = t + np.float32(1)
-            scale = np.float32(rate) * pt.sqrt(1 - np.float32(0.999) ** updates[t]) / (1 - np.float32(rest[0]) ** updates[t])
+            scale = (
+                np.float32(rate)
+                * pt.sqrt(1 - np.float32(0.999) ** updates[t])
+                / (1 - np.float32(rest[0]) ** updates[t])
+            )
         for v, g in zip(mine, pt.grad(loss, mine), strict=True):
             if kind == "sgd":
                 updates[v] = v - scale * g
@@ -306,6 +376,11 @@ def pytensor(w: Workload, threads: int) -> Step | None:
 
 
 PEERS: dict[str, tuple[str, Callable[[Workload, int], Step | None]]] = {
-    "graphc": ("graphc", graphc), "graphc callable": ("graphc", graphc_callable), "tensorflow": ("tensorflow", tensorflow),
-    "jax": ("jax", jax), "torch": ("torch", torch), "onnxruntime": ("onnxruntime", onnxruntime), "pytensor": ("pytensor", pytensor),
+    "graphc": ("graphc", graphc),
+    "graphc callable": ("graphc", graphc_callable),
+    "tensorflow": ("tensorflow", tensorflow),
+    "jax": ("jax", jax),
+    "torch": ("torch", torch),
+    "onnxruntime": ("onnxruntime", onnxruntime),
+    "pytensor": ("pytensor", pytensor),
 }

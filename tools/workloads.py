@@ -1,12 +1,15 @@
 """The work that graphc and its peers are measured on: weights, batches and the models, written once over a set of ops.
 
-A peer supplies the ops as an object `F` with: matmul(a, b, transpose_b=False), relu, tanh, sigmoid, exp, square, softplus, softmax (last axis),
-maximum(x, number), mean (of all), normalise(x, scale, offset) (layer norm over the last axis, epsilon 1e-5), cross_entropy(logits, labels)
-(mean over rows), binary_cross_entropy(logits, labels) (mean), reshape(x, shape), swap(x, axes) (transpose), constant(x) (no gradient).
-Plain + - * work on its tensors.  Everything is float32, labels int32, seeded by the workload's name.
+A peer supplies the ops as an object `F` with: matmul(a, b, transpose_b=False), relu, tanh, sigmoid, exp, square,
+softplus, softmax (last axis), maximum(x, number), mean (of all), normalise(x, scale, offset) (layer norm over the
+last axis, epsilon 1e-5), cross_entropy(logits, labels) (mean over rows), binary_cross_entropy(logits, labels) (mean),
+reshape(x, shape), swap(x, axes) (transpose), constant(x) (no gradient). Plain + - * work on its tensors.  Everything
+is float32, labels int32, seeded by the workload's name.
 """
+
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +23,8 @@ BATCHES = 4  # that the steps cycle through
 
 @dataclass(frozen=True)
 class Workload:
-    """kind: "train" (losses, each updating the parameters of one prefix), "kernel" (resident inputs, output kept) or "overhead".
+    """kind: "train" (losses, each updating the parameters of one prefix), "kernel" (resident inputs, output kept) or
+    "overhead".
 
     losses: (function of F, parameters, batch; prefix of the parameters updated; names of the arrays fed).
     optimizer: ("sgd", rate) or ("adam", rate, beta1).  flops, bytes: of one step, where they mean something.
@@ -70,6 +74,7 @@ def _generator_loss(F: Any, p: Any, b: Any) -> Any:
 
 def _encoder_loss(F: Any, p: Any, b: Any, heads: int = 4, time: int = 128, width: int = 256) -> Any:
     """One pre-norm transformer block against a target (Vaswani et al., 2017), tanh-GELU inside."""
+
     def project(x: Any, name: str, inner: int, outer: int) -> Any:
         y = F.matmul(F.reshape(x, (-1, inner)), p["w" + name]) + p["b" + name]
         return F.reshape(y, (-1, time, outer))
@@ -110,7 +115,7 @@ class _Draw:
 
     def dense(self, sizes: tuple[int, ...], prefix: str = "") -> Arrays:
         out: Arrays = {}
-        for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False), 1):
+        for i, (a, b) in enumerate(itertools.pairwise(sizes), 1):
             out[f"{prefix}w{i}"], out[f"{prefix}b{i}"] = self.normal(a, b, std=(2 / a) ** 0.5), np.zeros(b, np.float32)
         return out
 
@@ -127,38 +132,92 @@ def load(name: str) -> Workload:
             return Workload(name, "overhead", {}, [{"x": np.float32(3.0)}])
         case "logreg_tiny":
             batches = [{"x": d.normal(32, 30), "y": d.classes(2, 32).astype(np.float32)} for _ in range(BATCHES)]
-            return Workload(name, "train", d.dense((30, 1)), batches, [(_logistic, "", ("x", "y"))], optimizer=("sgd", 0.1))
+            return Workload(
+                name, "train", d.dense((30, 1)), batches, [(_logistic, "", ("x", "y"))], optimizer=("sgd", 0.1)
+            )
         case "mlp_small":
-            return Workload(name, "train", d.dense((784, 128, 10)), labelled(32, 784), [(_classifier(2), "", ("x", "y"))],
-                            optimizer=("sgd", 0.1))
+            return Workload(
+                name,
+                "train",
+                d.dense((784, 128, 10)),
+                labelled(32, 784),
+                [(_classifier(2), "", ("x", "y"))],
+                optimizer=("sgd", 0.1),
+            )
         case "mlp":
-            return Workload(name, "train", d.dense((784, 512, 256, 10)), labelled(128, 784), [(_classifier(3), "", ("x", "y"))],
-                            optimizer=("adam", 1e-3, 0.9), limit=500)
+            return Workload(
+                name,
+                "train",
+                d.dense((784, 512, 256, 10)),
+                labelled(128, 784),
+                [(_classifier(3), "", ("x", "y"))],
+                optimizer=("adam", 1e-3, 0.9),
+                limit=500,
+            )
         case "gan":
             parameters = d.dense((100, 128, 784), "g_") | d.dense((784, 128, 1), "d_")
             batches = [{"x": d.uniform(128, 784), "z": d.normal(128, 100)} for _ in range(BATCHES)]
-            return Workload(name, "train", parameters, batches,
-                            [(_discriminator_loss, "d_", ("x", "z")), (_generator_loss, "g_", ("z",))],
-                            optimizer=("adam", 2e-4, 0.5), limit=500)
+            return Workload(
+                name,
+                "train",
+                parameters,
+                batches,
+                [(_discriminator_loss, "d_", ("x", "z")), (_generator_loss, "g_", ("z",))],
+                optimizer=("adam", 2e-4, 0.5),
+                limit=500,
+            )
         case "attention":
-            parameters = {f"s{i}": np.ones(256, np.float32) for i in (1, 2)} | {f"o{i}": np.zeros(256, np.float32) for i in (1, 2)}
-            for n, a, b in (("q", 256, 256), ("k", 256, 256), ("v", 256, 256), ("m", 256, 256), ("1", 256, 1024), ("2", 1024, 256)):
-                parameters["w" + n], parameters["b" + n] = d.normal(a, b, std=a ** -0.5), np.zeros(b, np.float32)
+            parameters = {f"s{i}": np.ones(256, np.float32) for i in (1, 2)} | {
+                f"o{i}": np.zeros(256, np.float32) for i in (1, 2)
+            }
+            for n, a, b in (
+                ("q", 256, 256),
+                ("k", 256, 256),
+                ("v", 256, 256),
+                ("m", 256, 256),
+                ("1", 256, 1024),
+                ("2", 1024, 256),
+            ):
+                parameters["w" + n], parameters["b" + n] = d.normal(a, b, std=a**-0.5), np.zeros(b, np.float32)
             batches = [{"x": d.normal(8, 128, 256), "r": d.normal(8, 128, 256)} for _ in range(BATCHES)]
-            return Workload(name, "train", parameters, batches, [(_encoder_loss, "", ("x", "r"))], optimizer=("sgd", 0.1), limit=300)
+            return Workload(
+                name, "train", parameters, batches, [(_encoder_loss, "", ("x", "r"))], optimizer=("sgd", 0.1), limit=300
+            )
         case "elementwise":
             return Workload(name, "kernel", {}, [{"x": d.normal(10_000_000)}], function=_elementwise, bytes=80e6)
         case "softmax_layernorm":
             arrays = {"x": d.normal(8192, 1024), "s": d.uniform(1024), "o": d.normal(1024)}
-            return Workload(name, "kernel", {}, [arrays], function=lambda F, p, b: F.normalise(F.softmax(b["x"]), b["s"], b["o"]),
-                            bytes=2 * 4 * 8192 * 1024)
+            return Workload(
+                name,
+                "kernel",
+                {},
+                [arrays],
+                function=lambda F, p, b: F.normalise(F.softmax(b["x"]), b["s"], b["o"]),
+                bytes=2 * 4 * 8192 * 1024,
+            )
         case "matmul256" | "matmul1024":
             n = int(name[6:])
-            return Workload(name, "kernel", {}, [{"x": d.normal(n, n), "y": d.normal(n, n)}],
-                            function=lambda F, p, b: F.matmul(b["x"], b["y"]), flops=2.0 * n ** 3)
+            return Workload(
+                name,
+                "kernel",
+                {},
+                [{"x": d.normal(n, n), "y": d.normal(n, n)}],
+                function=lambda F, p, b: F.matmul(b["x"], b["y"]),
+                flops=2.0 * n**3,
+            )
         case _:
             raise KeyError(name)
 
 
-NAMES = ("session_overhead", "logreg_tiny", "mlp_small", "mlp", "gan", "attention", "elementwise", "softmax_layernorm", "matmul256",
-         "matmul1024")
+NAMES = (
+    "session_overhead",
+    "logreg_tiny",
+    "mlp_small",
+    "mlp",
+    "gan",
+    "attention",
+    "elementwise",
+    "softmax_layernorm",
+    "matmul256",
+    "matmul1024",
+)

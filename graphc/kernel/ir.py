@@ -17,7 +17,7 @@ elements, or the statement is a `Scatter`, which names its own rule.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeAlias, Union
+from typing import TypeAlias
 
 from graphc import dtypes
 from graphc.dtypes import DType
@@ -126,7 +126,7 @@ class Random:
         return dtypes.uint32
 
 
-Expr: TypeAlias = Union[Const, Axis, SizeOf, Var, Load, Prim, Guard, Random]
+Expr: TypeAlias = Const | Axis | SizeOf | Var | Load | Prim | Guard | Random
 
 # ---------------------------------------------------------------------------------------------
 # Statements.
@@ -273,7 +273,7 @@ class Contract:
     body: tuple[Stmt, ...]
 
 
-Stmt: TypeAlias = Union[For, Let, Store, Reduce, Scan, Local, If, While, Scatter, Contract]
+Stmt: TypeAlias = For | Let | Store | Reduce | Scan | Local | If | While | Scatter | Contract
 
 # ---------------------------------------------------------------------------------------------
 

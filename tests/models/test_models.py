@@ -1,4 +1,6 @@
-"""Every model: two steps at reduced size on every backend alike, and training on the bundled real data to its figure."""
+"""Every model: two steps at reduced size on every backend alike, and training on the bundled real data to its
+figure."""
+
 from __future__ import annotations
 
 import importlib

@@ -1,4 +1,5 @@
 """`tf.train`: optimizers, learning rates, moving averages, the step counter."""
+
 from __future__ import annotations
 
 from graphc.dsl.train.global_step import create_global_step, get_global_step, get_or_create_global_step, global_step
@@ -25,8 +26,24 @@ from graphc.dsl.train.optimizers import (
 piecewise_constant_decay = piecewise_constant
 
 __all__ = [
-    "AdagradOptimizer", "AdamOptimizer", "ExponentialMovingAverage", "FtrlOptimizer", "GradientDescentOptimizer",
-    "MomentumOptimizer", "Optimizer", "RMSPropOptimizer", "cosine_decay", "cosine_decay_restarts", "create_global_step",
-    "exponential_decay", "get_global_step", "get_or_create_global_step", "global_step", "inverse_time_decay", "natural_exp_decay",
-    "piecewise_constant", "piecewise_constant_decay", "polynomial_decay",
+    "AdagradOptimizer",
+    "AdamOptimizer",
+    "ExponentialMovingAverage",
+    "FtrlOptimizer",
+    "GradientDescentOptimizer",
+    "MomentumOptimizer",
+    "Optimizer",
+    "RMSPropOptimizer",
+    "cosine_decay",
+    "cosine_decay_restarts",
+    "create_global_step",
+    "exponential_decay",
+    "get_global_step",
+    "get_or_create_global_step",
+    "global_step",
+    "inverse_time_decay",
+    "natural_exp_decay",
+    "piecewise_constant",
+    "piecewise_constant_decay",
+    "polynomial_decay",
 ]

@@ -2,6 +2,7 @@
 
 Owns its creation and lookup, as in TensorFlow 1.
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -26,8 +27,14 @@ def create_global_step(graph: Graph | None = None) -> Any:
     if get_global_step(graph) is not None:
         raise ValueError("the graph has a step counter already")
     with graph.as_default(), graph.name_scope(None):
-        return variables.get_variable(GraphKeys.GLOBAL_STEP, (), dtypes.int64, initializers.zeros_initializer(), trainable=False,
-                                      collections=[GraphKeys.GLOBAL_VARIABLES, GraphKeys.GLOBAL_STEP])
+        return variables.get_variable(
+            GraphKeys.GLOBAL_STEP,
+            (),
+            dtypes.int64,
+            initializers.zeros_initializer(),
+            trainable=False,
+            collections=[GraphKeys.GLOBAL_VARIABLES, GraphKeys.GLOBAL_STEP],
+        )
 
 
 def get_or_create_global_step(graph: Graph | None = None) -> Any:

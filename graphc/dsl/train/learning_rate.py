@@ -2,6 +2,7 @@
 
 Owns the formulas.  Invariant: computed in the rate's dtype; the counter may be any integer or float scalar.
 """
+
 from __future__ import annotations
 
 import math as numbers
@@ -21,8 +22,14 @@ def _prepared(learning_rate: Any, global_step: Any, *others: Any) -> list[Tensor
     return [rate, *(math.cast(convert_to_tensor(v), rate.dtype) for v in (global_step, *others))]
 
 
-def exponential_decay(learning_rate: Any, global_step: Any, decay_steps: Any, decay_rate: Any, staircase: bool = False,
-                      name: str | None = None) -> Tensor:
+def exponential_decay(
+    learning_rate: Any,
+    global_step: Any,
+    decay_steps: Any,
+    decay_rate: Any,
+    staircase: bool = False,
+    name: str | None = None,
+) -> Tensor:
     """Return learning_rate * decay_rate ^ (global_step / decay_steps), the exponent floored if `staircase`.
 
     Source: tf.train.exponential_decay.
@@ -33,8 +40,14 @@ def exponential_decay(learning_rate: Any, global_step: Any, decay_steps: Any, de
         return math.multiply(rate, math.pow(base, math.floor(p) if staircase else p), name=scope)
 
 
-def natural_exp_decay(learning_rate: Any, global_step: Any, decay_steps: Any, decay_rate: Any, staircase: bool = False,
-                      name: str | None = None) -> Tensor:
+def natural_exp_decay(
+    learning_rate: Any,
+    global_step: Any,
+    decay_steps: Any,
+    decay_rate: Any,
+    staircase: bool = False,
+    name: str | None = None,
+) -> Tensor:
     """Return learning_rate * exp(-decay_rate * global_step / decay_steps).  Source: tf.train.natural_exp_decay."""
     with control.name_scope(name, "NaturalExpDecay") as scope:
         rate, step, steps, base = _prepared(learning_rate, global_step, decay_steps, decay_rate)
@@ -42,8 +55,14 @@ def natural_exp_decay(learning_rate: Any, global_step: Any, decay_steps: Any, de
         return math.multiply(rate, math.exp(-base * (math.floor(p) if staircase else p)), name=scope)
 
 
-def inverse_time_decay(learning_rate: Any, global_step: Any, decay_steps: Any, decay_rate: Any, staircase: bool = False,
-                       name: str | None = None) -> Tensor:
+def inverse_time_decay(
+    learning_rate: Any,
+    global_step: Any,
+    decay_steps: Any,
+    decay_rate: Any,
+    staircase: bool = False,
+    name: str | None = None,
+) -> Tensor:
     """Return learning_rate / (1 + decay_rate * global_step / decay_steps).  Source: tf.train.inverse_time_decay."""
     with control.name_scope(name, "InverseTimeDecay") as scope:
         rate, step, steps, base = _prepared(learning_rate, global_step, decay_steps, decay_rate)
@@ -51,10 +70,17 @@ def inverse_time_decay(learning_rate: Any, global_step: Any, decay_steps: Any, d
         return math.divide(rate, 1.0 + base * (math.floor(p) if staircase else p), name=scope)
 
 
-def polynomial_decay(learning_rate: Any, global_step: Any, decay_steps: Any, end_learning_rate: Any = 0.0001, power: Any = 1.0,
-                     cycle: bool = False, name: str | None = None) -> Tensor:
-    """Return (learning_rate - end) * (1 - step / decay_steps) ^ power + end; with `cycle`, decay_steps grows to the next multiple
-    beyond the step, else the step stops at decay_steps.  Source: tf.train.polynomial_decay."""
+def polynomial_decay(
+    learning_rate: Any,
+    global_step: Any,
+    decay_steps: Any,
+    end_learning_rate: Any = 0.0001,
+    power: Any = 1.0,
+    cycle: bool = False,
+    name: str | None = None,
+) -> Tensor:
+    """Return (learning_rate - end) * (1 - step / decay_steps) ^ power + end; with `cycle`, decay_steps grows to the
+    next multiple beyond the step, else the step stops at decay_steps.  Source: tf.train.polynomial_decay."""
     with control.name_scope(name, "PolynomialDecay") as scope:
         rate, step, steps, end, exponent = _prepared(learning_rate, global_step, decay_steps, end_learning_rate, power)
         if cycle:
@@ -64,7 +90,9 @@ def polynomial_decay(learning_rate: Any, global_step: Any, decay_steps: Any, end
         return math.add((rate - end) * math.pow(1.0 - step / steps, exponent), end, name=scope)
 
 
-def cosine_decay(learning_rate: Any, global_step: Any, decay_steps: Any, alpha: Any = 0.0, name: str | None = None) -> Tensor:
+def cosine_decay(
+    learning_rate: Any, global_step: Any, decay_steps: Any, alpha: Any = 0.0, name: str | None = None
+) -> Tensor:
     """Return learning_rate * ((1 - alpha) * (1 + cos(pi * min(step, decay_steps) / decay_steps)) / 2 + alpha).
 
     Loshchilov and Hutter, "SGDR", 2017.  Source: tf.train.cosine_decay.
@@ -75,9 +103,17 @@ def cosine_decay(learning_rate: Any, global_step: Any, decay_steps: Any, alpha: 
         return math.multiply(rate, (1.0 - floor) * wave + floor, name=scope)
 
 
-def cosine_decay_restarts(learning_rate: Any, global_step: Any, first_decay_steps: Any, t_mul: float = 2.0, m_mul: float = 1.0,
-                          alpha: Any = 0.0, name: str | None = None) -> Tensor:
-    """Return cosine decay that starts again, each period `t_mul` times as long and `m_mul` times as high as the one before.
+def cosine_decay_restarts(
+    learning_rate: Any,
+    global_step: Any,
+    first_decay_steps: Any,
+    t_mul: float = 2.0,
+    m_mul: float = 1.0,
+    alpha: Any = 0.0,
+    name: str | None = None,
+) -> Tensor:
+    """Return cosine decay that starts again, each period `t_mul` times as long and `m_mul` times as high as the one
+    before.
 
     Loshchilov and Hutter, "SGDR", 2017.  Source: tf.train.cosine_decay_restarts.
     """
@@ -102,7 +138,9 @@ def piecewise_constant(x: Any, boundaries: Sequence[Any], values: Sequence[Any],
     Raises ValueError unless there is one value more than boundaries.  Source: tf.train.piecewise_constant.
     """
     if len(values) != len(boundaries) + 1:
-        raise ValueError(f"piecewise_constant needs one value more than boundaries, not {len(values)} and {len(boundaries)}")
+        raise ValueError(
+            f"piecewise_constant needs one value more than boundaries, not {len(values)} and {len(boundaries)}"
+        )
     with control.name_scope(name, "PiecewiseConstant") as scope:
         position = convert_to_tensor(x)
         result = convert_to_tensor(values[-1])

@@ -4,6 +4,7 @@ Owns `Optimizer`, with TensorFlow 1's names, slot names and order of effects.  K
 is ordinary graph ops and assignments, which the compiler fuses into one pass over memory per variable.
 Invariant: every update reads the variables as they were before the step; the step counter moves after all updates.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -42,23 +43,39 @@ class Optimizer:
 
     # -- the three calls of a user ------------------------------------------------------------------------------
 
-    def minimize(self, loss: Tensor, global_step: Any = None, var_list: Sequence[Any] | None = None, gate_gradients: int = GATE_OP,
-                 aggregation_method: Any = None, colocate_gradients_with_ops: bool = False, name: str | None = None,
-                 grad_loss: Tensor | None = None) -> Operation:
+    def minimize(
+        self,
+        loss: Tensor,
+        global_step: Any = None,
+        var_list: Sequence[Any] | None = None,
+        gate_gradients: int = GATE_OP,
+        aggregation_method: Any = None,
+        colocate_gradients_with_ops: bool = False,
+        name: str | None = None,
+        grad_loss: Tensor | None = None,
+    ) -> Operation:
         """Return the op that takes one step down the gradient of `loss` (a scalar, or summed).
 
         var_list: the variables to change (all trainable ones).  global_step: a variable to increment after the step.
         Raises ValueError where no variable has a gradient.  Source: tf.train.Optimizer.minimize.
         """
-        pairs = self.compute_gradients(loss, var_list, gate_gradients, aggregation_method, colocate_gradients_with_ops, grad_loss)
+        pairs = self.compute_gradients(
+            loss, var_list, gate_gradients, aggregation_method, colocate_gradients_with_ops, grad_loss
+        )
         if all(g is None for g, _ in pairs):
             names = ", ".join(v.op.name for _, v in pairs)
             raise ValueError(f"no gradients: {loss.name} does not depend on any of these variables: {names}")
         return self.apply_gradients(pairs, global_step, name)
 
-    def compute_gradients(self, loss: Tensor, var_list: Sequence[Any] | None = None, gate_gradients: int = GATE_OP,
-                          aggregation_method: Any = None, colocate_gradients_with_ops: bool = False,
-                          grad_loss: Tensor | None = None) -> list[tuple[Gradient, Any]]:
+    def compute_gradients(
+        self,
+        loss: Tensor,
+        var_list: Sequence[Any] | None = None,
+        gate_gradients: int = GATE_OP,
+        aggregation_method: Any = None,
+        colocate_gradients_with_ops: bool = False,
+        grad_loss: Tensor | None = None,
+    ) -> list[tuple[Gradient, Any]]:
         """Return (gradient, variable) pairs; the gradient is None where `loss` does not depend on the variable."""
         if gate_gradients not in (self.GATE_NONE, self.GATE_OP, self.GATE_GRAPH):
             raise ValueError(f"gate_gradients is {gate_gradients}; it must be GATE_NONE, GATE_OP or GATE_GRAPH")
@@ -68,16 +85,21 @@ class Optimizer:
         found = gradients(loss, chosen, grad_ys=None if grad_loss is None else [grad_loss])
         return list(zip(found, chosen, strict=True))
 
-    def apply_gradients(self, grads_and_vars: Sequence[tuple[Gradient, Any]], global_step: Any = None,
-                        name: str | None = None) -> Operation:
+    def apply_gradients(
+        self, grads_and_vars: Sequence[tuple[Gradient, Any]], global_step: Any = None, name: str | None = None
+    ) -> Operation:
         """Return the op that applies the gradients; pairs without a gradient are left out.
 
         Raises ValueError where no pair has one.  Source: tf.train.Optimizer.apply_gradients.
         """
-        pairs = [(g if isinstance(g, IndexedSlices) else convert_to_tensor(g), v) for g, v in grads_and_vars if g is not None]
+        pairs = [
+            (g if isinstance(g, IndexedSlices) else convert_to_tensor(g), v) for g, v in grads_and_vars if g is not None
+        ]
         if not pairs:
-            raise ValueError("no gradients provided for any variable: " +
-                             (", ".join(v.op.name for _, v in grads_and_vars) or "the list is empty"))
+            raise ValueError(
+                "no gradients provided for any variable: "
+                + (", ".join(v.op.name for _, v in grads_and_vars) or "the list is empty")
+            )
         graph = pairs[0][1].graph
         with control.init_scope(graph):
             self._create_slots([v for _, v in pairs])
@@ -112,19 +134,27 @@ class Optimizer:
         return sorted([*self._scalars.values(), *self._slots.values()], key=lambda v: str(v.op.name))
 
     def _slot(self, var: Any, name: str, initializer: Callable[..., Any] | None = None) -> Any:
-        """Return the slot `name` of `var`, made as `VARIABLE/OPTIMIZER` (then `_1`, ...) of the variable's shape and dtype."""
+        """Return the slot `name` of `var`, made as `VARIABLE/OPTIMIZER` (then `_1`, ...) of the variable's shape and
+        dtype."""
         key = (name, var)
         if key not in self._slots:
             with variables.variable_scope(None, f"{var.op.name}/{self._name}"):
                 self._slots[key] = variables.get_variable(
-                    "", var.get_shape(), var.dtype.base_dtype, initializer or initializers.zeros_initializer(), trainable=False)
+                    "",
+                    var.get_shape(),
+                    var.dtype.base_dtype,
+                    initializer or initializers.zeros_initializer(),
+                    trainable=False,
+                )
         return self._slots[key]
 
     def _scalar(self, name: str, value: float, like: Any) -> Any:
         """Return the optimizer's scalar variable `name` in the graph of `like`, made with `value`."""
         key = (name, like.graph)
         if key not in self._scalars:
-            self._scalars[key] = variables.Variable(convert_to_tensor(value, like.dtype.base_dtype), trainable=False, name=name)
+            self._scalars[key] = variables.Variable(
+                convert_to_tensor(value, like.dtype.base_dtype), trainable=False, name=name
+            )
         return self._scalars[key]
 
     # -- what a subclass says ----------------------------------------------------------------------------------
@@ -151,8 +181,14 @@ class Optimizer:
 
     def _update(self, gradient: Tensor | IndexedSlices, var: Any) -> list[Operation]:
         if gradient.dtype is not var.dtype.base_dtype:
-            raise TypeError(f"the gradient of {var.op.name} is {gradient.dtype.name}, the variable {var.dtype.base_dtype.name}")
-        return self._apply_sparse(gradient, var) if isinstance(gradient, IndexedSlices) else self._apply_dense(gradient, var)
+            raise TypeError(
+                f"the gradient of {var.op.name} is {gradient.dtype.name}, the variable {var.dtype.base_dtype.name}"
+            )
+        return (
+            self._apply_sparse(gradient, var)
+            if isinstance(gradient, IndexedSlices)
+            else self._apply_dense(gradient, var)
+        )
 
     @staticmethod
     def _value(hyperparameter: Any, name: str) -> Tensor:

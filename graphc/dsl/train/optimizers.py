@@ -3,6 +3,7 @@
 Owns their update rules, each written once for the dense and once for the sparse gradient (only the rows that were
 looked up change, as in TF1; Adam's moments decay in every row, as in TF1).  See optimizer.py for the rest.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -17,8 +18,8 @@ from graphc.graph.tensor import IndexedSlices, Tensor
 class _Elementwise(Optimizer):
     """An optimizer whose rule treats every element alike: new values from the old values of the variable and its slots.
 
-    The rule is written once, over dictionaries of tensors ("var" and the slots' names); dense gradients apply it to whole variables,
-    sparse ones to the rows gathered.
+    The rule is written once, over dictionaries of tensors ("var" and the slots' names); dense gradients apply it to
+    whole variables, sparse ones to the rows gathered.
     """
 
     slot_names: tuple[str, ...] = ()
@@ -65,14 +66,20 @@ class GradientDescentOptimizer(_Elementwise):
 class MomentumOptimizer(_Elementwise):
     """accumulation = momentum * accumulation + grad; var -= learning_rate * accumulation.
 
-    use_nesterov: var -= learning_rate * (grad + momentum * accumulation) instead (Sutskever et al., "On the importance of
-    initialization and momentum in deep learning", 2013).  Source: tf.train.MomentumOptimizer.
+    use_nesterov: var -= learning_rate * (grad + momentum * accumulation) instead (Sutskever et al., "On the
+    importance of initialization and momentum in deep learning", 2013).  Source: tf.train.MomentumOptimizer.
     """
 
     slot_names = ("momentum",)
 
-    def __init__(self, learning_rate: Any, momentum: Any, use_locking: bool = False, name: str = "Momentum",
-                 use_nesterov: bool = False) -> None:
+    def __init__(
+        self,
+        learning_rate: Any,
+        momentum: Any,
+        use_locking: bool = False,
+        name: str = "Momentum",
+        use_nesterov: bool = False,
+    ) -> None:
         super().__init__(use_locking, name)
         self._learning_rate, self._momentum, self._use_nesterov = learning_rate, momentum, use_nesterov
 
@@ -95,8 +102,13 @@ class AdagradOptimizer(_Elementwise):
 
     slot_names = ("accumulator",)
 
-    def __init__(self, learning_rate: Any, initial_accumulator_value: float = 0.1, use_locking: bool = False,
-                 name: str = "Adagrad") -> None:
+    def __init__(
+        self,
+        learning_rate: Any,
+        initial_accumulator_value: float = 0.1,
+        use_locking: bool = False,
+        name: str = "Adagrad",
+    ) -> None:
         if initial_accumulator_value <= 0.0:
             raise ValueError(f"initial_accumulator_value must be positive, not {initial_accumulator_value}")
         super().__init__(use_locking, name)
@@ -115,15 +127,24 @@ class AdagradOptimizer(_Elementwise):
 
 
 class RMSPropOptimizer(_Elementwise):
-    """rms = decay * rms + (1 - decay) * grad^2; momentum = momentum_rate * momentum + learning_rate * grad / sqrt(rms + epsilon);
-    var -= momentum.
+    """rms = decay * rms + (1 - decay) * grad^2; momentum = momentum_rate * momentum + learning_rate * grad / sqrt(rms
+    + epsilon); var -= momentum.
 
-    centered: the variance rms - mg^2 takes the place of rms, mg the running mean of the gradient (Graves, "Generating sequences with
-    recurrent neural networks", 2013).  Source: tf.train.RMSPropOptimizer (rms starts at 1 there, and here).
+    centered: the variance rms - mg^2 takes the place of rms, mg the running mean of the gradient (Graves, "Generating
+    sequences with recurrent neural networks", 2013).  Source: tf.train.RMSPropOptimizer (rms starts at 1 there, and
+    here).
     """
 
-    def __init__(self, learning_rate: Any, decay: Any = 0.9, momentum: Any = 0.0, epsilon: Any = 1e-10, use_locking: bool = False,
-                 centered: bool = False, name: str = "RMSProp") -> None:
+    def __init__(
+        self,
+        learning_rate: Any,
+        decay: Any = 0.9,
+        momentum: Any = 0.0,
+        epsilon: Any = 1e-10,
+        use_locking: bool = False,
+        centered: bool = False,
+        name: str = "RMSProp",
+    ) -> None:
         super().__init__(use_locking, name)
         self._learning_rate, self._decay, self._momentum, self._epsilon = learning_rate, decay, momentum, epsilon
         self._centered = centered
@@ -161,22 +182,36 @@ class FtrlOptimizer(_Elementwise):
 
     slot_names = ("accum", "linear")
 
-    def __init__(self, learning_rate: Any, learning_rate_power: float = -0.5, initial_accumulator_value: float = 0.1,
-                 l1_regularization_strength: float = 0.0, l2_regularization_strength: float = 0.0, use_locking: bool = False,
-                 name: str = "Ftrl", accum_name: str | None = None, linear_name: str | None = None,
-                 l2_shrinkage_regularization_strength: float = 0.0) -> None:
-        for label, value in (("initial_accumulator_value", initial_accumulator_value),
-                             ("l1_regularization_strength", l1_regularization_strength),
-                             ("l2_regularization_strength", l2_regularization_strength),
-                             ("l2_shrinkage_regularization_strength", l2_shrinkage_regularization_strength)):
+    def __init__(
+        self,
+        learning_rate: Any,
+        learning_rate_power: float = -0.5,
+        initial_accumulator_value: float = 0.1,
+        l1_regularization_strength: float = 0.0,
+        l2_regularization_strength: float = 0.0,
+        use_locking: bool = False,
+        name: str = "Ftrl",
+        accum_name: str | None = None,
+        linear_name: str | None = None,
+        l2_shrinkage_regularization_strength: float = 0.0,
+    ) -> None:
+        for label, value in (
+            ("initial_accumulator_value", initial_accumulator_value),
+            ("l1_regularization_strength", l1_regularization_strength),
+            ("l2_regularization_strength", l2_regularization_strength),
+            ("l2_shrinkage_regularization_strength", l2_shrinkage_regularization_strength),
+        ):
             if value < 0.0:
                 raise ValueError(f"{label} must not be negative, it is {value}")
         if learning_rate_power > 0.0:
             raise ValueError(f"learning_rate_power must not be positive, it is {learning_rate_power}")
         super().__init__(use_locking, name)
         self._learning_rate, self._power, self._initial = learning_rate, learning_rate_power, initial_accumulator_value
-        self._l1, self._l2, self._shrinkage = (l1_regularization_strength, l2_regularization_strength,
-                                               l2_shrinkage_regularization_strength)
+        self._l1, self._l2, self._shrinkage = (
+            l1_regularization_strength,
+            l2_regularization_strength,
+            l2_shrinkage_regularization_strength,
+        )
 
     def _create_slots(self, var_list: Sequence[Any]) -> None:
         for var in var_list:
@@ -199,22 +234,32 @@ class FtrlOptimizer(_Elementwise):
 
 
 class AdamOptimizer(Optimizer):
-    """Adam: m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; var -= lr sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + epsilon).
+    """Adam: m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; var -= lr sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) +
+    epsilon).
 
     Kingma and Ba, "Adam: a method for stochastic optimization", 2015; epsilon as in the paper's "epsilon hat".
     The powers b1^t and b2^t are variables (`beta1_power`, `beta2_power`) that move after all updates.
     A sparse gradient decays m and v in every row and moves every row of the variable.  Source: tf.train.AdamOptimizer.
     """
 
-    def __init__(self, learning_rate: Any = 0.001, beta1: Any = 0.9, beta2: Any = 0.999, epsilon: Any = 1e-8,
-                 use_locking: bool = False, name: str = "Adam") -> None:
+    def __init__(
+        self,
+        learning_rate: Any = 0.001,
+        beta1: Any = 0.9,
+        beta2: Any = 0.999,
+        epsilon: Any = 1e-8,
+        use_locking: bool = False,
+        name: str = "Adam",
+    ) -> None:
         super().__init__(use_locking, name)
         self._learning_rate, self._beta1, self._beta2, self._epsilon = learning_rate, beta1, beta2, epsilon
 
     def _create_slots(self, var_list: Sequence[Any]) -> None:
         first = min(var_list, key=lambda v: str(v.name))  # TF1 makes the powers in the dtype of the first by name
-        self._powers = (self._scalar("beta1_power", self._number(self._beta1), first),
-                        self._scalar("beta2_power", self._number(self._beta2), first))
+        self._powers = (
+            self._scalar("beta1_power", self._number(self._beta1), first),
+            self._scalar("beta2_power", self._number(self._beta2), first),
+        )
         for var in var_list:
             self._slot(var, "m")
             self._slot(var, "v")
@@ -233,7 +278,8 @@ class AdamOptimizer(Optimizer):
         dtype = var.dtype.base_dtype
         p1, p2 = (math.cast(p.value(), dtype) for p in self._powers)
         rate = math.cast(self._rate, dtype) * math.sqrt(1.0 - p2) / (1.0 - p1)
-        return var.value() - rate * m / (math.sqrt(v) + math.cast(self._eps, dtype))
+        moved: Tensor = var.value() - rate * m / (math.sqrt(v) + math.cast(self._eps, dtype))
+        return moved
 
     def _apply_dense(self, grad: Tensor, var: Any) -> list[Operation]:
         dtype = var.dtype.base_dtype
@@ -247,5 +293,7 @@ class AdamOptimizer(Optimizer):
 
     def _finish(self, updates: Sequence[Operation]) -> list[Operation]:
         with control.control_dependencies(updates):
-            return [p.assign(p.value() * math.cast(b, p.dtype.base_dtype)).op
-                    for p, b in zip(self._powers, (self._b1, self._b2), strict=True)]
+            return [
+                p.assign(p.value() * math.cast(b, p.dtype.base_dtype)).op
+                for p, b in zip(self._powers, (self._b1, self._b2), strict=True)
+            ]

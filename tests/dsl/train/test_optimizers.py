@@ -1,4 +1,5 @@
 """Optimizers against their rules in NumPy (float64), dense and by rows, for several steps."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -20,6 +21,7 @@ def momentum(nesterov: bool) -> Rule:
     def rule(w: np.ndarray, g: np.ndarray, s: dict[str, Any]) -> np.ndarray:
         s["a"] = 0.9 * s.get("a", 0.0) + g
         return w - (0.1 * g + 0.1 * 0.9 * s["a"] if nesterov else 0.1 * s["a"])
+
     return rule
 
 
@@ -35,6 +37,7 @@ def rmsprop(centered: bool) -> Rule:
         variance = s["r"] - (s["g"] ** 2 if centered else 0.0)
         s["m"] = 0.5 * s.get("m", 0.0) + 0.1 * g / np.sqrt(variance + 1e-3)
         return w - s["m"]
+
     return rule
 
 
@@ -42,7 +45,7 @@ def adam(w: np.ndarray, g: np.ndarray, s: dict[str, Any]) -> np.ndarray:
     t = s["t"] = s.get("t", 0) + 1
     s["m"] = 0.9 * s.get("m", 0.0) + 0.1 * g
     s["v"] = 0.99 * s.get("v", 0.0) + 0.01 * g * g
-    return w - 0.1 * np.sqrt(1 - 0.99 ** t) / (1 - 0.9 ** t) * s["m"] / (np.sqrt(s["v"]) + 1e-8)
+    return w - 0.1 * np.sqrt(1 - 0.99**t) / (1 - 0.9**t) * s["m"] / (np.sqrt(s["v"]) + 1e-8)
 
 
 def ftrl(w: np.ndarray, g: np.ndarray, s: dict[str, Any]) -> np.ndarray:
@@ -61,8 +64,15 @@ OPTIMIZERS: dict[str, tuple[Callable[[], Any], Rule]] = {
     "rmsprop": (lambda: tf.train.RMSPropOptimizer(0.1, 0.9, 0.5, 1e-3), rmsprop(False)),
     "rmsprop centered": (lambda: tf.train.RMSPropOptimizer(0.1, 0.9, 0.5, 1e-3, centered=True), rmsprop(True)),
     "adam": (lambda: tf.train.AdamOptimizer(0.1, 0.9, 0.99), adam),
-    "ftrl": (lambda: tf.train.FtrlOptimizer(0.1, l1_regularization_strength=0.003, l2_regularization_strength=0.002,
-                                            l2_shrinkage_regularization_strength=0.01), ftrl),
+    "ftrl": (
+        lambda: tf.train.FtrlOptimizer(
+            0.1,
+            l1_regularization_strength=0.003,
+            l2_regularization_strength=0.002,
+            l2_shrinkage_regularization_strength=0.01,
+        ),
+        ftrl,
+    ),
 }
 
 
@@ -124,7 +134,7 @@ def test_slots_have_the_names_of_tensorflow() -> None:
 def test_minimize_names_what_has_no_gradient() -> None:
     with tf.Graph().as_default():
         w, loss = tf.Variable(1.0, name="w"), tf.constant(2.0)
-        with pytest.raises(ValueError, match="no gradients.*w"):
+        with pytest.raises(ValueError, match=r"no gradients.*w"):
             tf.train.GradientDescentOptimizer(0.1).minimize(loss, var_list=[w])
     with tf.Graph().as_default(), pytest.raises(ValueError, match="no variables to optimize"):
         tf.train.GradientDescentOptimizer(0.1).minimize(tf.constant(1.0))
@@ -153,20 +163,41 @@ def test_learning_rate_as_a_tensor_and_as_a_decay() -> None:
 
 DECAYS = {
     "exponential": (lambda s: tf.train.exponential_decay(0.1, s, 10, 0.5), lambda t: 0.1 * 0.5 ** (t / 10)),
-    "staircase": (lambda s: tf.train.exponential_decay(0.1, s, 10, 0.5, staircase=True), lambda t: 0.1 * 0.5 ** (t // 10)),
+    "staircase": (
+        lambda s: tf.train.exponential_decay(0.1, s, 10, 0.5, staircase=True),
+        lambda t: 0.1 * 0.5 ** (t // 10),
+    ),
     "natural": (lambda s: tf.train.natural_exp_decay(0.1, s, 10, 0.5), lambda t: 0.1 * np.exp(-0.5 * t / 10)),
     "inverse": (lambda s: tf.train.inverse_time_decay(0.1, s, 10, 0.5), lambda t: 0.1 / (1 + 0.5 * t / 10)),
-    "polynomial": (lambda s: tf.train.polynomial_decay(0.1, s, 10, 0.01, 2.0), lambda t: 0.09 * (1 - min(t, 10) / 10) ** 2 + 0.01),
-    "cycle": (lambda s: tf.train.polynomial_decay(0.1, s, 10, 0.01, cycle=True),
-              lambda t: 0.09 * (1 - t / (10 * max(1, -(-t // 10)))) + 0.01),
-    "cosine": (lambda s: tf.train.cosine_decay(0.1, s, 10, 0.2),
-               lambda t: 0.1 * (0.8 * 0.5 * (1 + np.cos(np.pi * min(t, 10) / 10)) + 0.2)),
-    "piecewise": (lambda s: tf.train.piecewise_constant(s, [3, 10], [0.1, 0.05, 0.01]),
-                  lambda t: 0.1 if t <= 3 else 0.05 if t <= 10 else 0.01),
-    "restarts": (lambda s: tf.train.cosine_decay_restarts(0.1, s, 5, t_mul=2.0, m_mul=0.5),
-                 lambda t: 0.1 * (0.5 * (1 + np.cos(np.pi * t / 5)) if t < 5 else
-                                  0.25 * (1 + np.cos(np.pi * (t - 5) / 10)) if t < 15 else
-                                  0.125 * (1 + np.cos(np.pi * (t - 15) / 20)))),
+    "polynomial": (
+        lambda s: tf.train.polynomial_decay(0.1, s, 10, 0.01, 2.0),
+        lambda t: 0.09 * (1 - min(t, 10) / 10) ** 2 + 0.01,
+    ),
+    "cycle": (
+        lambda s: tf.train.polynomial_decay(0.1, s, 10, 0.01, cycle=True),
+        lambda t: 0.09 * (1 - t / (10 * max(1, -(-t // 10)))) + 0.01,
+    ),
+    "cosine": (
+        lambda s: tf.train.cosine_decay(0.1, s, 10, 0.2),
+        lambda t: 0.1 * (0.8 * 0.5 * (1 + np.cos(np.pi * min(t, 10) / 10)) + 0.2),
+    ),
+    "piecewise": (
+        lambda s: tf.train.piecewise_constant(s, [3, 10], [0.1, 0.05, 0.01]),
+        lambda t: 0.1 if t <= 3 else 0.05 if t <= 10 else 0.01,
+    ),
+    "restarts": (
+        lambda s: tf.train.cosine_decay_restarts(0.1, s, 5, t_mul=2.0, m_mul=0.5),
+        lambda t: (
+            0.1
+            * (
+                0.5 * (1 + np.cos(np.pi * t / 5))
+                if t < 5
+                else 0.25 * (1 + np.cos(np.pi * (t - 5) / 10))
+                if t < 15
+                else 0.125 * (1 + np.cos(np.pi * (t - 15) / 20))
+            )
+        ),
+    ),
 }
 
 
