@@ -9,12 +9,14 @@ from __future__ import annotations
 import importlib
 import json
 import platform
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
 from graphc.backends.base import Backend, CompiledKernels, KernelInfo
+from graphc.dump import dump_plan, dump_timings, program_folder
 from graphc.errors import InternalError
 from graphc.graph.operation import Operation
 from graphc.graph.tensor import Tensor
@@ -34,7 +36,6 @@ from graphc.passes.lower import lower
 from graphc.passes.memory import plan_memory
 from graphc.passes.order import order
 from graphc.passes.pipeline import LEVELS, Pass, Pipeline
-from graphc.passes.report import plan_text
 from graphc.runtime import link
 from graphc.runtime.cache import Cache, digest, source_digest, versions
 from graphc.runtime.native import Native, native
@@ -74,32 +75,40 @@ def compile_program(fetches: Sequence[Tensor], feeds: Sequence[Tensor], targets:
     key = program_key(function, options, store)
     program = None if options.dump_passes else stored_program(key, store, function)
     if program is None:
-        plan = make_plan(function, options)
-        compiled = compile_kernels(plan.kernels, options, store)
+        folder = program_folder(options.dump_passes, [op.name for op in (*(t.op for t in fetches), *targets)])
+        pipeline = Pipeline(options.replace(dump_passes=folder and str(folder)))
+        plan = make_plan(function, options, pipeline)
+        if folder:
+            dump_plan(folder, plan, importlib.import_module(BACKENDS["numba_cpu"][0]).source)
+        seconds: list[tuple[str, float]] = []
+        compiled = compile_kernels(plan.kernels, options, store, seconds)
+        if folder:
+            dump_timings(folder, pipeline.records, seconds)
         program = keep_program(key, plan, compiled, store)
     return Compiled(program, function, native(store), _numbers(function, program.plan))
 
 
-def make_plan(function: Function, options: Options) -> Plan:
+def make_plan(function: Function, options: Options, pipeline: Pipeline | None = None) -> Plan:
     """Return the plan of a function: optimised, fused, lowered, with a memory plan that was checked."""
-    pipeline = Pipeline(options)
     guards = (GUARD,) if options.check_numerics else ()
-    function = pipeline.run(function, (*LEVELS[options.level], *guards, *FUSION))
+    function = (pipeline or Pipeline(options)).run(function, (*LEVELS[options.level], *guards, *FUSION))
     lowered = lower(function)
     lowered.steps = coalesce(lowered.steps)
     plan = plan_memory(function, lowered)
     check_memory(plan)
-    if options.dump_passes:
-        folder = Path(options.dump_passes)
-        (folder / "kernels.txt").write_text("\n".join(map(format_kernel, plan.kernels)), encoding="utf-8")
-        (folder / "plan.txt").write_text(plan_text(plan), encoding="utf-8")
     return plan
 
 
-def compile_kernels(kernels: Sequence[Kernel], options: Options, store: Cache) -> CompiledKernels:
-    """Return machine code for `kernels`; what is in the cache is not compiled again."""
+def compile_kernels(kernels: Sequence[Kernel], options: Options, store: Cache,
+                    seconds: list[tuple[str, float]] | None = None) -> CompiledKernels:
+    """Return machine code for `kernels`; what is in the cache is not compiled again.  seconds: receives the time that
+    each kernel took."""
+    times: list[tuple[str, float]] = [] if seconds is None else seconds
+    started = time.perf_counter()
     if options.backend != "llvm_cpu":
-        return load_backend(options.backend).compile(kernels, options)
+        compiled = load_backend(options.backend).compile(kernels, options)
+        times.append((f"{len(kernels)} kernels together", time.perf_counter() - started))
+        return compiled
     target = f"{options.target} {machine() if options.target == 'host' else ''}"
     infos: list[KernelInfo] = []
     objects: dict[str, bytes] = {}
@@ -110,6 +119,8 @@ def compile_kernels(kernels: Sequence[Kernel], options: Options, store: Cache) -
         symbol, extent, grain, scratch, cost = json.loads(data[8:8 + length])
         infos.append(KernelInfo(symbol, parse_size(extent), grain, parse_size(scratch), cost))
         objects[symbol] = data[8 + length:]
+        times.append((kernel.name, time.perf_counter() - started))
+        started = time.perf_counter()
     return CompiledKernels(tuple(infos), tuple(objects[s] for s in sorted(objects)))
 
 

@@ -5,6 +5,8 @@ relation holds for all non-negative values of the symbols.
 """
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from graphc.ir import dim
 from graphc.ir.dim import Size
 
@@ -14,7 +16,7 @@ def at_least(a: Size, b: Size) -> bool:
     return never_negative(a - b)
 
 
-def never_negative(size: Size, depth: int = 4) -> bool:
+def never_negative(size: Size, depth: int = 6) -> bool:
     """Return whether `size` >= 0 is known, whatever the symbols are.
 
     max(x, y) is at least either, min(x, y) at most either; x // c lies between (x - c + 1) / c and x / c.
@@ -41,6 +43,18 @@ def never_negative(size: Size, depth: int = 4) -> bool:
                 if never_negative(whole * y + factor * bound, depth - 1):
                     return True
             elif (atom.op == "max") == (coefficient > 0) and any(
-                    never_negative(whole + factor * b, depth - 1) for b in (x, y)):
+                    never_negative(whole + factor * b, depth - 1) for b in _choices(atom)):
                 return True
     return False
+
+
+def _choices(atom: dim.Atom) -> Iterator[Size]:
+    """The sizes that a max (or min) of maxima (or minima) chooses from."""
+    stack: list[Size] = list(reversed(atom.args))
+    while stack:
+        size = stack.pop()
+        inner = size.terms[0][0][0] if isinstance(size, dim.Dim) and size.is_atomic else None
+        if inner is not None and inner.op == atom.op:
+            stack.extend(reversed(inner.args))
+        else:
+            yield size

@@ -274,7 +274,7 @@ def _siblings(space: Space, a: Group, b: Group) -> Joint | str:
     ak, ar = _resolved(space, a.kept), _resolved(space, a.reduced)
     bk, br = _resolved(space, b.kept), _resolved(space, b.reduced)
     if len(pairing.forth) != len(ak | ar) or len(pairing.back) != len(bk | br):
-        if not (a.form != b.form and _image(pairing, ak) == bk and "rows" in (a.form, b.form)):
+        if a.form == b.form or len(ak) != len(bk) or _image(pairing, ak) != bk or "rows" not in (a.form, b.form):
             return "their domains differ"
     elif a.form == b.form and _image(pairing, ak) != bk:
         return "they reduce over different axes"

@@ -45,7 +45,8 @@ def test_an_update_is_written_in_place_after_every_reader_of_the_old_value() -> 
     function = parse(SGD)
     rng = np.random.default_rng()
     for n in (0, 1, 7):
-        plan = check_function(function, [rng.normal(size=(n, 20)), rng.normal(size=(n, 30))], [rng.normal(size=(20, 30))])
+        x, g, w = (rng.normal(size=shape) for shape in ((n, 20), (n, 30), (20, 30)))
+        plan = check_function(function, [x, g], [w])
     assert copies(plan) == 0 and plan.arena == 0
     assert plan.written == (True,) and plan.initialised == (True,)
 
