@@ -30,6 +30,7 @@ ROOMS = [
     ("passes",),
     ("backends",),
     ("runtime",),
+    ("dump",),
     ("compiler",),
     ("session",),
     ("api",),

@@ -142,12 +142,12 @@ def test_every_program_has_a_folder_of_its_own(options: Options, tmp_path: Path)
     for _ in range(2):
         step(Model(adam), options.replace(dump_passes=str(parent)))
     folders = sorted(parent.iterdir())
-    assert [p.name for p in folders] == ["001_loss_Adam", "002_loss_Adam"]
+    assert [p.name for p in folders] == ["001_Mean_Adam", "002_Mean_Adam"]
     texts = [{p.name: p.read_text() for p in sorted(folder.iterdir())} for folder in folders]
     names = list(texts[0])
     assert names[0] == "00_extract.gir"
     assert [n[2] for n in names[:-4]] == ["_"] * (len(names) - 4)
-    assert names[-6].endswith("_fuse.gir")
+    assert any(n.endswith("_fuse.gir") for n in names)
     assert names[-4:] == ["kernels.py", "kernels.txt", "plan.txt", "timings.txt"]
     for text in texts:
         timings = text.pop("timings.txt")
