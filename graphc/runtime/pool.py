@@ -10,10 +10,12 @@ One 64-bit word holds everything that decides about it,
 
 The leader writes the job, then publishes it by storing (epoch + 1, OPEN, 0 active).  A worker enters by
 one compare-and-swap from a word that is OPEN and of an epoch it has not served to the same word with one
-more active worker; only then does it read the job.  All claim chunks from a shared counter.  When no
-chunk is left the leader clears OPEN, after which nobody can enter, and waits until the workers that did
-enter have left.  A late worker finds OPEN gone and goes back to sleep; a worker that was delayed between
-reading the word and the swap fails the swap, because the epoch is part of it.
+more active worker; only then does it read the job.  All claim chunks from a shared counter, large ones
+first (guided self-scheduling, Polychronopoulos and Kuck 1987), so that claims are few and each thread walks
+through memory that follows on.  When no chunk is left the leader clears OPEN, after which nobody can
+enter, and waits until the workers that did enter have left.  A late worker finds OPEN gone and goes back to
+sleep; a worker that was delayed between reading the word and the swap fails the swap, because the epoch is
+part of it.
 
 Waiting is spinning first, then yielding, then sleeping, both for workers (on the epoch half of the word)
 and for the leader (on the other half).  Sleepers announce themselves before the system call compares the
@@ -30,6 +32,7 @@ from string import Template
 from graphc.runtime.waiting import CPU, SETTINGS, Platform, waiting_text
 
 WAKE_NS = 50_000   # estimated work from which waking a sleeper pays
+SHARES = 2         # a claim takes this fraction of an even share of what is left
 
 OPEN, WAITING, STOP = 1 << 16, 1 << 17, 1 << 18
 ACTIVE = OPEN - 1
@@ -41,7 +44,8 @@ assert LEASE + 24 == CPU and LEASE < SETTINGS < SLOTS
 
 # `$DELAY` is empty, or in the stress tests a call that dawdles for a random time.
 _POOL = """
-%Job = type { ptr, ptr, ptr, i64, i64, ptr, i64 }  ; function, buffers, sizes, extent, grain, scratch, bytes of it
+; function, buffers, sizes, extent, grain, scratch, bytes of it, parts that what is left is cut into
+%Job = type { ptr, ptr, ptr, i64, i64, ptr, i64, i64 }
 declare i32 @pthread_create(ptr, ptr, ptr, ptr)
 declare i32 @pthread_join(i64, ptr)
 declare i32 @pthread_sigmask(i32, ptr, ptr)
@@ -67,13 +71,24 @@ entry:
   %stride = load i64, ptr %stride.at
   %offset = mul i64 %stride, %worker
   %mine = getelementptr i8, ptr %scratch, i64 %offset
+  %parts.at = getelementptr %Job, ptr %job, i64 0, i32 7
+  %parts = load i64, ptr %parts.at
   br label %again
-again:
-  %begin = atomicrmw add ptr %next, i64 %grain monotonic
-  %some = icmp slt i64 %begin, %extent
-  br i1 %some, label %run, label %out
+again:                                             ; a part of what is left, in whole grains, one at least
+  %begin = load atomic i64, ptr %next monotonic, align 8
+  %left = sub i64 %extent, %begin
+  %some = icmp sgt i64 %left, 0
+  br i1 %some, label %take, label %out
+take:
+  %share = udiv i64 %left, %parts
+  %grains = udiv i64 %share, %grain
+  %several = call i64 @llvm.smax.i64(i64 %grains, i64 1)
+  %length = mul i64 %several, %grain
+  %full = add i64 %begin, %length
+  %swap = cmpxchg ptr %next, i64 %begin, i64 %full monotonic monotonic
+  %taken = extractvalue { i64, i1 } %swap, 1
+  br i1 %taken, label %run, label %again
 run:
-  %full = add i64 %begin, %grain
   %whole = icmp slt i64 %full, %extent
   %end = select i1 %whole, i64 %full, i64 %extent
   %status = call i32 %function(i64 %begin, i64 %end, ptr %buffers, ptr %sizes, i64 %worker, ptr %mine)
@@ -191,6 +206,7 @@ done:
   ret void
 }
 declare i32 @llvm.smax.i32(i32, i32)
+declare i64 @llvm.smax.i64(i64, i64)
 
 ; Run one CALL step (driver.py) over the pool; alone where the pool is taken or waking would not pay.
 define internal i32 @fork_join(ptr %pool, ptr %step, ptr %scratch, i64 %stride) {
@@ -259,6 +275,11 @@ publish:
   store ptr %scratch, ptr %job.scratch
   %job.stride = getelementptr %Job, ptr %job, i64 0, i32 6
   store i64 %stride, ptr %job.stride
+  %job.parts = getelementptr %Job, ptr %job, i64 0, i32 7
+  %sharing = add i32 %workers, 1
+  %sharing.wide = zext i32 %sharing to i64
+  %parts = mul i64 %sharing.wide, $SHARES
+  store i64 %parts, ptr %job.parts
   %next = getelementptr i8, ptr %pool, i64 $NEXT
   store atomic i64 0, ptr %next monotonic, align 8
   %status.at = getelementptr i8, ptr %pool, i64 $STATUS
@@ -412,4 +433,5 @@ def pool_text(where: Platform, delay: str = "") -> str:
         BLOCK_SIGNALS=where.block_signals, SET_SIGNALS=where.block_signals + 2, DELAY=delay,
         JOB=JOB, NEXT=NEXT, STATUS=STATUS, SLEEPERS=SLEEPERS, LEASE=LEASE, SETTINGS=SETTINGS,
         SLOTS=SLOTS, SLOT_BYTES=SLOT_BYTES, OPEN=OPEN, STOP=STOP, WAITING=WAITING, ACTIVE=ACTIVE,
-        NOT_OPEN=~OPEN, WAITING_AND_ACTIVE=WAITING | ACTIVE, WAITING_AND_ONE=WAITING | 1, WAKE_NS=WAKE_NS)
+        NOT_OPEN=~OPEN, WAITING_AND_ACTIVE=WAITING | ACTIVE, WAITING_AND_ONE=WAITING | 1, WAKE_NS=WAKE_NS,
+        SHARES=SHARES)
