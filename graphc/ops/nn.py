@@ -270,7 +270,8 @@ def _softmax_reference(x: np.ndarray) -> np.ndarray:
 def _softmax_decompose(d: Decomposition) -> Sequence[Any]:
     (x,) = d.inputs
     e = d.op("Exp", d.op("Sub", x, d.op("Max", x, axis=_last(d), keepdims=True)))
-    return [d.op("RealDiv", e, d.op("Sum", e, axis=_last(d), keepdims=True))]
+    total = d.op("Sum", e, axis=_last(d), keepdims=True)  # between 1 and the row's length: its reciprocal is safe
+    return [d.op("Mul", e, d.op("Reciprocal", total))]
 
 
 def _log_softmax_decompose(d: Decomposition) -> Sequence[Any]:
@@ -340,7 +341,7 @@ def _dense_decompose(d: Decomposition) -> Sequence[Any]:
     e = d.op("Exp", shifted)
     total = d.op("Sum", e, axis=(1,), keepdims=True)
     losses = d.op("Mul", labels, d.op("Sub", d.op("Log", total), shifted))
-    return [d.op("Sum", losses, axis=(1,), keepdims=False), d.op("Sub", d.op("RealDiv", e, total), labels)]
+    return [d.op("Sum", losses, axis=(1,), keepdims=False), d.op("Sub", d.op("Mul", e, d.op("Reciprocal", total)), labels)]
 
 
 def _dense_gradient(op: Any, dloss: Any, dbackprop: Any) -> Sequence[Any]:
@@ -419,7 +420,7 @@ def _sparse_decompose(d: Decomposition) -> Sequence[Any]:
     at_label = d.op("LabelMask", labels, classes=shape[1])
     chosen = d.op("Sum", d.op("SelectV2", at_label, shifted, d.constant(0, dtype)), axis=(1,), keepdims=False)
     log_total = d.op("Squeeze", d.op("Log", total), axis=(1,))
-    softmax = d.op("RealDiv", e, total)
+    softmax = d.op("Mul", e, d.op("Reciprocal", total))
     return [d.op("Sub", log_total, chosen), d.op("Sub", softmax, d.op("Cast", at_label, dtype=dtype))]
 
 
