@@ -1,4 +1,4 @@
-"""A multilayer perceptron on handwritten digits: ReLU layers, dropout, Adam, early stopping.
+"""A multilayer perceptron on handwritten digits: ReLU layers, dropout, Adam with a falling rate, early stopping.
 
 Weights start He-normal (He et al., "Delving deep into rectifiers", 2015), pixels are standardised with the training
 rows' mean and deviation, dropout is Srivastava et al.'s (2014), scaled while training.  Reaches 98 % of MNIST's test
@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-import numpy as np
 import real_data
 import training
 
@@ -24,11 +23,15 @@ def build(
     mean: float = 0.0,
     std: float = 1.0,
     rate: float = 1e-3,
-    drop: float = 0.2,
+    drop: float = 0.4,
+    decay_steps: int = 1000,
     seed: int = 0,
 ) -> training.Model:
-    """Return the network features -> hidden... -> classes.  x: float32 (rows, features); y: int32 (rows,), the
-    class."""
+    """Return the network features -> hidden... -> classes.  x: float32 (rows, features); y: int32 (rows,), the class.
+
+    drop: share of the hidden units dropped while training.  decay_steps: steps after which the rate has fallen by a
+    tenth.
+    """
     graph = tf.Graph()
     with graph.as_default():
         tf.set_random_seed(seed)
@@ -42,7 +45,9 @@ def build(
             h = tf.nn.dropout(h, keep_prob=keep)
         logits = tf.layers.dense(h, classes, kernel_initializer=tf.initializers.he_normal(), name="logits")
         loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=y, logits=logits), name="loss")
-        train = tf.train.AdamOptimizer(rate).minimize(loss)
+        step = tf.train.get_or_create_global_step()
+        falling = tf.train.exponential_decay(rate, step, decay_steps, 0.9)
+        train = tf.train.AdamOptimizer(falling).minimize(loss, global_step=step)
         right = tf.equal(tf.argmax(logits, axis=1, output_type=tf.int32), y)
         accuracy = tf.reduce_mean(tf.cast(right, tf.float32), name="accuracy")
         return training.Model(
@@ -59,18 +64,20 @@ def build(
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
-    options = training.arguments(__doc__ or "", argv, epochs=40, batch=128, rate=1e-3, drop=0.2)
+    options = training.arguments(__doc__ or "", argv, epochs=40, batch=128, rate=1e-3, drop=0.4)
     data = real_data.digits(options.data)
+    mean, std = data.train.moments()
     model = build(
         data.train.x.shape[1],
         len(data.classes),
-        mean=float(np.mean(data.train.x)),
-        std=float(np.std(data.train.x)),
+        mean=mean,
+        std=std,
         rate=options.rate,
         drop=options.drop,
+        decay_steps=-(-len(data.train) // options.batch),
         seed=options.seed,
     )
-    return training.train_and_report(tf, "multilayer perceptron", model, data, options, patience=5)
+    return training.train_and_report(tf, "multilayer perceptron", model, data, options, patience=8)
 
 
 if __name__ == "__main__":

@@ -61,8 +61,9 @@ def batches(part: Split, size: int, rng: np.random.Generator) -> Iterator[Split]
         yield Split(part.x[chosen], part.y[chosen])
 
 
-def measure(session: Any, model: Model, part: Split, at_once: int = 10_000) -> dict[str, float]:
-    """Return the loss and the metrics over all rows of `part`."""
+def measure(session: Any, model: Model, part: Split, at_once: int = 1000) -> dict[str, float]:
+    """Return the loss and the metrics over all rows of `part`, `at_once` in a run, so that the values in between stay
+    small."""
     names = ["loss", *model.metrics]
     fetches = [model.loss, *model.metrics.values()]
     total = np.zeros(len(names))
