@@ -15,7 +15,6 @@ from graphc.ir import dim
 from graphc.ir.dim import Dim, Size
 from graphc.ir.function import Node, Value
 from graphc.kernel import walk
-from graphc.kernel.cost import expression_cycles
 from graphc.kernel.ir import (
     COMBINERS,
     Axis,
@@ -24,6 +23,7 @@ from graphc.kernel.ir import (
     Load,
     Local,
     Param,
+    Prim,
     Reduce,
     Stmt,
     Store,
@@ -31,7 +31,7 @@ from graphc.kernel.ir import (
     index,
     size,
 )
-from graphc.kernel.primitives import prim
+from graphc.kernel.primitives import PRIMITIVES, prim
 from graphc.passes.access import UNIT, estimate
 from graphc.passes.emit import Emission, finished, reduction
 from graphc.passes.lower_map import nest, output_params
@@ -204,7 +204,7 @@ def _kept_rows(draft: Draft, stages: Sequence[Sequence[Expr]]) -> dict[int, list
     found: dict[int, list[Expr]] = {}
     taken: set[int] = set()
     for number, stage in enumerate(stages):
-        for e in _outermost(stage, lambda e: id(e) in seen and id(e) not in taken and _is_dear(e, axis)):
+        for e in _outermost(stage, lambda e: id(e) in seen and id(e) not in taken and _is_dear(e, axis, taken)):
             taken.add(id(e))
             found.setdefault(seen[id(e)], []).append(e)
         for e in walk.postorder(stage):
@@ -228,9 +228,24 @@ def _outermost(roots: Sequence[Expr], wanted: Callable[[Expr], bool]) -> list[Ex
     return list(found.values())
 
 
-def _is_dear(e: Expr, axis: str) -> bool:
-    return not isinstance(e, Load | Const | Var | Axis) and axis in walk.free_axes(e) \
-        and expression_cycles((e,)) >= KEEP_CYCLES
+def _is_dear(e: Expr, axis: str, kept: set[int]) -> bool:
+    """Whether computing `e` again, from what is kept already, costs more than keeping it."""
+    if isinstance(e, Load | Const | Var | Axis) or axis not in walk.free_axes(e):
+        return False
+    seen: set[int] = set()
+    stack = [e]
+    cycles = 0.0
+    while stack:
+        inner = stack.pop()
+        if id(inner) in seen:
+            continue
+        seen.add(id(inner))
+        if id(inner) in kept:
+            cycles += 1.0
+            continue
+        cycles += PRIMITIVES[inner.op].cost if isinstance(inner, Prim) else isinstance(inner, Load)
+        stack.extend(walk.children(inner))
+    return cycles >= KEEP_CYCLES
 
 
 def _reduce(emission: Emission, axes: Sequence[tuple[str, Size]], states: Sequence[State], values: Sequence[Expr]
