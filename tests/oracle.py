@@ -13,7 +13,7 @@ from graphc import errors
 from graphc.graph.fetch import Fetches, feed_value
 from graphc.graph.tensor import Tensor
 from graphc.ir import dim
-from graphc.ir.evaluate import evaluate
+from graphc.ir.evaluate import Observer, evaluate
 from graphc.ir.function import SymbolSource
 from graphc.passes.extract import extract, states_read
 from graphc.runtime.program import AssumptionFailed
@@ -28,6 +28,8 @@ class OracleSession(Session):
     """A session on the oracle."""
 
     extractions = 0
+    observe: Observer | None = None
+    """Called after every op, as of ir/evaluate.py."""
 
     def executable(self, parts: Fetches, feeds: tuple[Tensor, ...], ranks: Mapping[Tensor, int],
                    assumptions: Mapping[int, str]) -> tuple[Any, Mapping[int, int]]:
@@ -55,7 +57,7 @@ class OracleSession(Session):
                 else:
                     states.append(np.zeros([int(n) for n in value.tensor.shape], value.tensor.dtype.as_numpy_dtype))
             try:
-                fetches, updates = evaluate(function, arrays, states)
+                fetches, updates = evaluate(function, arrays, states, self.observe)
             except errors.ShapeError as error:
                 raise errors.InvalidArgumentError(None, None, str(error)) from None
             for name, old, new, before in zip(function.state_names, function.states, updates, function.updates,
