@@ -144,8 +144,8 @@ _slope("SoftplusGrad", FLOATS, lambda g, f: g / (1 + np.exp(-f)),
 
 
 def _softsign_slope(g: Expr, f: Expr) -> Expr:
-    base = prim("add", prim("abs", f), _c(f, 1))
-    return prim("div", g, prim("mul", base, base))
+    slope = prim("div", _c(f, 1), prim("add", prim("abs", f), _c(f, 1)))  # its square may underflow where g is large
+    return prim("mul", prim("mul", g, slope), slope)
 
 
 def _softsign_second(g: Any, f: Any, dd: Any) -> tuple[Any, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dtypes import float32, float64, int32, int64
+from graphc.dtypes import float32, float64, int32, int64, uint64
 from graphc.graph.tensor import Tensor
 from graphc.ir.types import PartialType, Shape, TensorType
 from graphc.kernel.ir import Expr
@@ -183,8 +183,10 @@ def _prod_gradient(op: Any, dy: Any) -> Sequence[Any]:
 
 
 def _divide_by_count(attrs: Mapping[str, Any], total: Expr, count: Expr) -> Expr:
-    by = cast(count, total.dtype)
-    return prim("div" if total.dtype.is_floating else "truncdiv", total, by)
+    if total.dtype.is_floating:
+        return prim("div", total, cast(count, total.dtype))
+    wide = uint64 if total.dtype.is_unsigned else int64  # the count may be more than the dtype holds
+    return cast(prim("truncdiv", cast(total, wide), cast(count, wide)), total.dtype)
 
 
 def _mean_reference(x: np.ndarray, axes: tuple[int, ...], keepdims: bool) -> Any:
@@ -192,7 +194,11 @@ def _mean_reference(x: np.ndarray, axes: tuple[int, ...], keepdims: bool) -> Any
     count = int(np.prod([x.shape[a] for a in axes], dtype=np.int64))
     if x.dtype.kind == "f":
         return np.divide(total, count)
-    return np.trunc(np.divide(total, count)) if count else np.zeros_like(total)
+    if not count:
+        return np.zeros_like(total)
+    wide = np.asarray(total, np.uint64 if x.dtype.kind == "u" else np.int64)
+    quotient = wide // wide.dtype.type(count)
+    return quotient + ((wide < 0) & (quotient * count != wide)).astype(wide.dtype)
 
 
 def _identity(x: np.ndarray, lowest: bool) -> Any:

@@ -96,14 +96,19 @@ def _lgamma(x: Expr) -> Expr:
     sine = prim("sin", prim("mul", _c(math.pi), prim("abs", prim("sub", wide, prim("rint", wide)))))
     below = prim("sub", prim("sub", _c(math.log(math.pi)), prim("log", sine)), above)
     value = prim("select", reflect, below, above)
+    root = prim("or", prim("eq", wide, _c(1)), prim("eq", wide, _c(2)))
     infinite = prim("eq", prim("abs", wide), _c(math.inf))
-    return cast(prim("select", infinite, _c(math.inf), value), x.dtype)
+    value = prim("select", infinite, _c(math.inf), prim("select", root, _c(0), value))
+    return cast(value, x.dtype)
 
 
 def _lgamma_scalar(x: float) -> float:
     if math.isinf(x) or (x <= 0 and x == math.floor(x)):
         return math.inf
-    return math.lgamma(x)
+    try:
+        return math.lgamma(x)
+    except OverflowError:  # of the largest numbers
+        return math.inf
 
 
 unary("Lgamma", FLOATS, np.vectorize(_lgamma_scalar, otypes=[np.float64]), _lgamma,
