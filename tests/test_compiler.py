@@ -60,7 +60,7 @@ def test_a_training_step_against_the_oracle(sizes: tuple[int, ...]) -> None:
     model = Model(adam, sizes)
     function = optimise(extract([model.loss], [model.x, model.y], [model.train]), Options())
     rng = np.random.default_rng()
-    states = [np.abs(rng.normal(size=tuple(v.tensor.shape))) * 0.3 for v in function.states]
+    states = [np.abs(rng.normal(size=[int(n) for n in v.tensor.shape])) * 0.3 for v in function.states]
     for n in (1, 6):
         plan = check_function(function, [rng.normal(size=(n, sizes[0])), rng.integers(0, sizes[-1], n)], states)
     layers = len(sizes) - 1

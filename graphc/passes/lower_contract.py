@@ -15,7 +15,8 @@ from graphc.ops.base import Contracting
 from graphc.passes.access import Product, product_of
 from graphc.passes.emit import Emission, factors
 from graphc.passes.lower_map import extent, output_params
-from graphc.passes.tidy import Draft, Piece, collapse, finish, share
+from graphc.passes.share import share
+from graphc.passes.tidy import Draft, Piece, collapse, finish
 
 
 def lower_contract(name: str, emission: Emission, outputs: Sequence[Value], provenance: Sequence[str]) -> list[Piece]:

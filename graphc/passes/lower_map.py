@@ -10,7 +10,8 @@ from graphc.ir.dim import Size
 from graphc.ir.function import Value
 from graphc.kernel.ir import Expr, For, Param, Stmt, Store, size
 from graphc.passes.emit import Emission
-from graphc.passes.tidy import Draft, Piece, collapse, finish, share
+from graphc.passes.share import share
+from graphc.passes.tidy import Draft, Piece, collapse, finish
 
 
 def lower_map(name: str, emission: Emission, outputs: Sequence[Value], provenance: Sequence[str]) -> list[Piece]:

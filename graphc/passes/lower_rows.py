@@ -35,7 +35,8 @@ from graphc.kernel.primitives import PRIMITIVES, prim
 from graphc.passes.access import UNIT, estimate
 from graphc.passes.emit import Emission, finished, reduction
 from graphc.passes.lower_map import nest, output_params
-from graphc.passes.tidy import Draft, Piece, collapse, finish, share
+from graphc.passes.share import share
+from graphc.passes.tidy import Draft, Piece, collapse, finish
 
 KEEP_CYCLES = 10.0      # of an element: a load and a store from the first-level cache cost less
 KEEP_LEAST, KEEP_MOST = 64, 8192  # elements of a row that is worth keeping, and that fits
@@ -233,7 +234,7 @@ def _is_dear(e: Expr, axis: str, kept: set[int]) -> bool:
     if isinstance(e, Load | Const | Var | Axis) or axis not in walk.free_axes(e):
         return False
     seen: set[int] = set()
-    stack = [e]
+    stack: list[Expr] = [e]
     cycles = 0.0
     while stack:
         inner = stack.pop()
