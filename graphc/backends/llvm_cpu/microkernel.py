@@ -89,8 +89,7 @@ def microkernel(module: Module, tile: Tile, rows: int, layout: PanelLayout) -> s
         a, row, *sums = loop.carried
         right = [b.load(b.at(row, b.i64(j * tile.lanes), tile.element), tile.element, tile.lanes)
                  for j in range(tile.vectors)]
-        if rows < tile.rows:
-            _prefetch(b, tile, row)
+        _prefetch(b, tile, row)
         for i in range(rows):
             left = b.splat(b.load(b.at(a, b.i64(i * layout.row), tile.element), tile.element), tile.lanes)
             for j in range(tile.vectors):
@@ -118,8 +117,9 @@ def _initial(b: Builder, tile: Tile, addresses: list[Value], more: Value) -> lis
 
 
 def _prefetch(b: Builder, tile: Tile, row: Value) -> None:
-    """Ask for the part of B's row that the next panel will read: where there are few rows of A, little of
-    the time that memory takes is hidden.  Where nothing is there, nothing happens."""
+    """Ask for the part of B's row that the next panel will read: where there are few rows of A, or where rows of
+    B are a power of two apart, little of the time that memory takes is hidden.  Where nothing is there, nothing
+    happens."""
     b.declare("llvm.prefetch.p0", "void", ("ptr", "i32", "i32", "i32"))
     for line in range(0, tile.columns * tile.bytes, 64):
         address = b.at(row, b.i64(tile.columns + line // tile.bytes), tile.element)

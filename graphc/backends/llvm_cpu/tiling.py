@@ -23,7 +23,7 @@ from graphc.kernel.ir import Contract, Expr, Kernel, Load, Prim, Store, index, s
 from graphc.kernel.primitives import cast
 from graphc.kernel.target import Target
 
-DEPTH = 512  # terms that are added before the sums go back to memory
+DEPTH = 256  # terms that are added before the sums go back to memory: a panel of B then fits the first-level cache
 ROWS = 192  # rows of an item at most; fewer where they, packed, do not fit half of the second-level cache
 FEW_ROWS = 36  # rows of an item at least, where rows are split to have work for several threads
 COLUMNS = 512  # columns of an item at most, where B is read where it lies
