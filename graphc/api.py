@@ -8,7 +8,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from graphc import dtypes, errors
+from graphc import dtypes, errors, frames
 from graphc.autodiff import gradients
 from graphc.dsl import (
     app,
@@ -125,3 +125,5 @@ PUBLIC: dict[str, Any] = _names() | _namespaces()
 """Every public name."""
 
 __all__ = ["PUBLIC", "operators"]
+
+frames.install()

@@ -92,3 +92,8 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Options:
         except (ValueError, KeyError):
             raise ValueError(f"GRAPHC_{f.name.upper()}={text!r} is not a value of {f.name}") from None
     return Options(**changes)
+
+
+def full_traceback() -> bool:
+    """Whether GRAPHC_FULL_TRACEBACK asks for graphc's own frames in errors (any value but 0 and the empty one)."""
+    return os.environ.get("GRAPHC_FULL_TRACEBACK", "0") not in ("", "0")

@@ -19,6 +19,7 @@ ROOMS = [
     ("source",),
     ("dtypes",),
     ("options",),
+    ("frames",),
     ("ir.dim",),
     ("ir.types",),
     ("kernel",),
