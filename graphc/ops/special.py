@@ -77,6 +77,7 @@ unary("Erfc", FLOATS, np.vectorize(math.erfc, otypes=[np.float64]), _erfc,
 
 # Source: C. Lanczos, "A precision approximation of the gamma function", 1964; g = 7, nine terms.
 _LANCZOS_G = 7.0
+_LGAMMA_LARGEST = 2.55634816387169e305  # log(gamma(x)) overflows beyond it
 _LANCZOS = (0.99999999999980993227684700473478, 676.520368121885098567009190444019, -1259.13921672240287047156078755283,
             771.3234287776530788486528258894, -176.61502916214059906584551354, 12.507343278686904814458936853,
             -0.13857109526572011689554707, 9.984369578019570859563e-6, 1.50563273514931155834e-7)
@@ -97,7 +98,7 @@ def _lgamma(x: Expr) -> Expr:
     below = prim("sub", prim("sub", _c(math.log(math.pi)), prim("log", sine)), above)
     value = prim("select", reflect, below, above)
     root = prim("or", prim("eq", wide, _c(1)), prim("eq", wide, _c(2)))
-    infinite = prim("eq", prim("abs", wide), _c(math.inf))
+    infinite = prim("lt", _c(_LGAMMA_LARGEST), prim("abs", wide))  # below its negative there are poles alone
     value = prim("select", infinite, _c(math.inf), prim("select", root, _c(0), value))
     return cast(value, x.dtype)
 

@@ -49,6 +49,7 @@ class Emission:
         self._interned: dict[object, Expr] = {}
         self._keep: list[Expr] = []
         self._names: dict[str, int] = {}
+        self._intern(ZERO)  # first: the ZERO of every index is this object
         self._axis = [self._intern(Axis(name)) for name, _ in axes]
 
     def fresh(self, stem: str) -> str:
