@@ -8,6 +8,7 @@ Invariants: what was run once runs again after one look in a dict; every feed is
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ from graphc.runtime.variables import Variables
 from graphc.runtime.walker import executor_for
 
 Runner: TypeAlias = Callable[..., tuple[Any, ...]]
+
+_NAMED = re.compile(r"[\w./]+: ")  # a message that begins with the name of what failed
 
 MAX_CALLS = 1024
 """Pairs of fetches and feed keys that a session remembers; the oldest is forgotten first."""
@@ -251,9 +254,11 @@ class BaseSession:
         op = self.graph.find(error.op) if isinstance(error.op, str) else None
         if op is None:
             return error
-        plain = error.message.count("\n") < 2  # what and where alone; a numerics check describes values instead
-        text = report(error.message, operands=describe_operands(op.inputs) if plain else ())
-        return type(error)(error.node_def, op, text, error.error_code)
+        what = error.message if _NAMED.match(error.message) else f"{op.name}: {error.message}"
+        fed = dict(zip(call.feeds, (feed_dict or {}).values(), strict=True))
+        operands = [(name, f"{told}, fed {np.shape(fed[t])}" if t in fed else told) for t, (name, told) in
+                    zip(dict.fromkeys(op.inputs), describe_operands(op.inputs), strict=True)]
+        return type(error)(error.node_def, op, report(what, operands=operands), error.error_code)
 
     def _told_of(self, error: BadFeed | OpError | TypeError, call: _Call, values: Sequence[Any]) -> Exception:
         """The user's error for what a call of a callable raised."""

@@ -161,8 +161,8 @@ def test_run_time_sizes_name_the_op_and_the_line() -> None:
     assert "3 and 2" in lines[0]
     assert "test_errors.py:N in test_run_time_sizes_name_the_op_and_the_line:   " in lines[1]
     assert lines[1].endswith("z = tf.multiply(a, b, name=\"z\")")
-    assert lines[2:] == ['  a: float32 (?,)  placeholder "a", test_errors.py:N',
-                         '  b: float32 (?,)  placeholder "b", test_errors.py:N']
+    assert lines[2:] == ['  a: float32 (?,)  placeholder "a", test_errors.py:N, fed (3,)',
+                         '  b: float32 (?,)  placeholder "b", test_errors.py:N, fed (2,)']
     assert caught.value.op is z.op
 
 
@@ -183,7 +183,33 @@ def test_values_met_at_run_time_name_the_op_and_the_line() -> None:
     assert "index" in lines[0]
     assert lines[1].startswith("  at test_errors.py:N in test_values_met_at_run_time_name_the_op_and_the_line:   ")
     assert lines[2:] == ['  table: float32 (3,)  constant "table", test_errors.py:N',
-                         '  ids:   int32 (?,)    placeholder "ids", test_errors.py:N']
+                         '  ids:   int32 (?,)    placeholder "ids", test_errors.py:N, fed (2,)']
+
+
+def test_division_by_zero_at_run_time() -> None:
+    n = tf.placeholder(tf.int32, [None], name="n")
+    ratio = tf.floordiv(n, n - 1, name="ratio")
+    sess = tf.Session()
+    np.testing.assert_array_equal(sess.run(ratio, {n: [2, 3]}), [2, 1])
+    text = text_of(tf.errors.InvalidArgumentError, lambda: sess.run(ratio, {n: [2, 1, 0]}))
+    assert text == "\n".join([
+        "ratio: integer division by zero",
+        '  at test_errors.py:N in test_division_by_zero_at_run_time:   ratio = tf.floordiv(n, n - 1, name="ratio")',
+        '  n:   int32 (?,)  placeholder "n", test_errors.py:N, fed (3,)',
+        '  sub: int32 (?,)  Sub "sub", test_errors.py:N'])
+
+
+def test_batches_that_differ_at_run_time() -> None:
+    x = tf.placeholder(tf.float32, [None, 3], name="x")
+    y = tf.placeholder(tf.float32, [None, 2], name="y")
+    joined = tf.concat([x, y], 1, name="joined")
+    sess = tf.Session()
+    text = text_of(tf.errors.InvalidArgumentError, lambda: sess.run(joined, {x: np.ones((4, 3)), y: np.ones((5, 2))}))
+    assert text == "\n".join([
+        "joined: the sizes must agree except along the axis 1: (4, 3) and (5, 2)",
+        '  at test_errors.py:N in test_batches_that_differ_at_run_time:   joined = tf.concat([x, y], 1, name="joined")',
+        '  x: float32 (?, 3)  placeholder "x", test_errors.py:N, fed (4, 3)',
+        '  y: float32 (?, 2)  placeholder "y", test_errors.py:N, fed (5, 2)'])
 
 
 def test_custom_gradients_of_a_wrong_shape() -> None:
