@@ -251,14 +251,17 @@ def _rows_first(space: Space, a: Group, b: Group, pairing: Pairing, linked: set[
         return "the later one reads a value that does not span the rows"
     pairing.rest(a, b)
     image = _image(pairing, kept)
+    columns = _image(pairing, reduced)
     joint = Joint(_pairs(pairing), "rows", a.kept, a.reduced)
     rest = others - image
+    if len(image) != len(kept):
+        return "the later one is over other axes than the rows"
     if b.form == "rows":
-        if image != _resolved(space, b.kept) or _image(pairing, reduced) != _resolved(space, b.reduced):
+        if image != _resolved(space, b.kept) or columns != _resolved(space, b.reduced) or len(columns) != len(reduced):
             return "they reduce over different axes"
     elif not rest:
         return joint
-    elif len(image) != len(kept) or _image(pairing, reduced) != rest:
+    elif columns != rest or len(columns) != len(reduced):
         return "the later one is over other axes than the rows"
     if space.count(kept) <= SERIAL_ROWS and space.count(kept | reduced) > SERIAL_ELEMENTS:
         return "a few long rows are better read twice, in parallel"

@@ -249,3 +249,30 @@ def _path(after: dict[int, set[int]], a: int, b: int) -> bool:
             seen.add(n)
             stack.extend(after[n])
     return False
+
+
+@pytest.mark.parametrize("first, second", [("17, 11", "17"), ("17", "17, 11"), ("5, 3, 5", "5"), ("5, 5", "5, 5")])
+def test_totals_over_other_axes_share_no_loop(first: str, second: str) -> None:
+    """The sum of two totals: of [17, 11] and of [17], whose axis of the same size is not the same axis."""
+    equal = first == second
+    found = forms(f"""
+func @main(%x: float32[{first}] "x", %y: float32[{second}] "y") {{
+  %0 = Sum(%x) {{axis={tuple(range(first.count(",") + 1))}, keepdims=false}} : float32[]
+  %1 = Sum(%y) {{axis={tuple(range(second.count(",") + 1))}, keepdims=false}} : float32[]
+  %2 = Add(%0, %1) : float32[]
+  return %2 "z"
+}}
+""")
+    assert found == (["rows"] if equal else ["rows", "rows"])
+
+
+def test_an_outer_axis_of_the_size_of_a_row_is_another_axis() -> None:
+    """Rows of [17, 11] reduced to one number, then over [17]: 17 is not the domain of the total."""
+    assert forms("""
+func @main(%x: float32[17, 11] "x", %y: float32[17] "y") {
+  %0 = Sum(%x) {axis=(0, 1), keepdims=false} : float32[]
+  %1 = Tanh(%0) : float32[]
+  %2 = Sub(%y, %1) : float32[17]
+  return %2 "z"
+}
+""") == ["map", "rows"]
