@@ -154,7 +154,7 @@ def _softsign_second(g: Any, f: Any, dd: Any) -> tuple[Any, Any]:
     return b.op("SoftsignGrad", dd, f), b.div(b.mul(b.mul(dd, g), b.mul(b.op("Sign", f), -2)), cubed)
 
 
-_slope("SoftsignGrad", FLOATS, lambda g, f: g / np.square(1 + np.abs(f)), _softsign_slope, _softsign_second,
+_slope("SoftsignGrad", FLOATS, lambda g, f: g / (1 + np.abs(f)) / (1 + np.abs(f)), _softsign_slope, _softsign_second,
        "The gradient of Softsign: gradient / (1 + |features|)^2. TF op SoftsignGrad")
 
 
