@@ -124,7 +124,8 @@ class Walker:
         while (total is None or i < total) and (loop.condition is None or buffers[loop.condition][()]):
             for number, reverse in loop.slices:
                 row = total - 1 - i if reverse and total is not None else i
-                buffers[number] = buffers[plan.buffers[number].base][row].reshape(buffers[number].shape)
+                # With `...` a row of a vector is a view too, not a copy of the element.
+                buffers[number] = buffers[plan.buffers[number].base][row, ...].reshape(buffers[number].shape)
             if loop.index >= 0:
                 buffers[loop.index][...] = i
             self._steps(loop.body, buffers, binding)
