@@ -5,7 +5,10 @@ under a stated budget of kernels; the full product is `nightly`.
 """
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +27,7 @@ from tests.ops.tolerance import PRODUCTS, SUMS, check, sum_bound, ulp
 SEED = 1
 BATCH = 48
 """Cases in one Function."""
-BUDGET = {"llvm_cpu": 1400, "numba_cpu": 80, "interp": 1400}
+BUDGET = {"llvm_cpu": 1400, "numba_cpu": 80, "interp": 1400, "other options": 200}
 """Kernels that the default suite may compile."""
 
 
@@ -40,6 +43,11 @@ def batches(cases: Sequence[Case]) -> list[list[Case]]:
     """Cases in groups; those with inputs of the same types come together, where they share feeds and so kernels."""
     order = sorted(cases, key=lambda c: (c.layout, [str(t) for t in c.sample.types], c.op.name, c.number))
     return [order[i:i + BATCH] for i in range(0, len(order), BATCH)]
+
+
+def is_x86_64() -> bool:
+    """Whether this machine can run what is compiled for x86-64-v3."""
+    return platform.machine() in ("x86_64", "AMD64") and "avx2" in Path("/proc/cpuinfo").read_text()
 
 
 def specials(dtype: dtypes.DType) -> Array:
@@ -146,24 +154,38 @@ def allowed(case: Case, arrays: Sequence[Array], attrs: object, out: TensorType,
     return units * ulp(want, out.dtype)
 
 
-def run(cases: Sequence[Case], backend: str) -> int:
+def run(cases: Sequence[Case], backend: str, **options: Any) -> int:
     """Compile, run and check cases as one Function; the number of kernels."""
     held = Batch(cases)
-    compiled = Compiled(held.function, backend)
+    compiled = Compiled(held.function, backend, **options)
     held.check(compiled(held.arrays))
     return compiled.kernels
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_ops_equal_the_oracle(backend: str) -> None:
+def run_all(cases: Sequence[Case], backend: str, **options: Any) -> int:
+    """Run cases in batches, and tell all failures together; the number of kernels."""
     kernels, failures = 0, []
-    for cases in batches(choice(backend)):
+    for group in batches(cases):
         try:
-            kernels += run(cases, backend)
+            kernels += run(group, backend, **options)
         except AssertionError as error:
             failures.append(str(error))
     assert not failures, "\n".join(failures)
+    return kernels
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_ops_equal_the_oracle(backend: str) -> None:
+    kernels = run_all(choice(backend), backend)
     assert kernels <= BUDGET[backend], kernels
+
+
+@pytest.mark.parametrize("options", [{"target": "x86-64"}, {"target": "x86-64-v3"}, {"level": 0}, {"level": 1},
+                                     {"numerics": "strict"}], ids=str)
+def test_ops_equal_the_oracle_with_other_options(options: dict[str, Any]) -> None:
+    if "target" in options and not is_x86_64():
+        pytest.skip("runs on x86-64")
+    assert run_all(one_each(all_cases(), SEED + 1), "llvm_cpu", **options) <= BUDGET["other options"]
 
 
 @pytest.mark.nightly
