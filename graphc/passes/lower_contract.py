@@ -14,6 +14,7 @@ from graphc.kernel.primitives import cast
 from graphc.ops.base import Contracting
 from graphc.passes.access import Product, product_of
 from graphc.passes.emit import Emission, factors
+from graphc.passes.flatten import flatten
 from graphc.passes.lower_map import extent, output_params
 from graphc.passes.share import share
 from graphc.passes.tidy import Draft, Piece, collapse, finish
@@ -39,7 +40,8 @@ def lower_contract(name: str, emission: Emission, outputs: Sequence[Value], prov
     batch, m, n, k = (tuple(axes[c] for c in product.letters(group)) for group in ("batch", "m", "n", "k"))
     contract = Contract(batch, m, n, k, rewrite(a), rewrite(b), acc.name, acc.dtype, body)
     shaped = [Param(p.name, p.dtype, draft.shapes[p.name], p.role) for p in params]
-    return [Piece(*finish(name, shaped, share((contract,), emission.fresh), emission.sites, provenance))]
+    shaped, statements = flatten(shaped, (contract,))
+    return [Piece(*finish(name, shaped, share(statements, emission.fresh), emission.sites, provenance))]
 
 
 def _contraction(emission: Emission) -> Node:
