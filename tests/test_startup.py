@@ -64,6 +64,39 @@ def test_importing_graphc_alone_loads_nothing_else(tmp_path: Path) -> None:
     assert process(script, tmp_path) == []
 
 
+PEAK = """
+import json, pathlib, re, sys
+sys.path.insert(0, sys.argv[1])
+import {module}
+{call}
+print(json.dumps(int(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]) / 1024))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs the kernel's account of memory")
+def test_the_mlp_takes_less_than_150_mb_beyond_its_data(tmp_path: Path) -> None:
+    """On data of MNIST's shape.  The peak is the process image's own: getrusage's counts the parent's before exec."""
+    mnist = tmp_path / "data" / "mnist"
+    mnist.mkdir(parents=True)
+    rng = np.random.default_rng()
+    for part, rows in (("train", 60_000), ("t10k", 10_000)):
+        (mnist / f"{part}-images-idx3-ubyte").write_bytes(bytes(16) + rng.bytes(rows * 784))
+        (mnist / f"{part}-labels-idx1-ubyte").write_bytes(bytes(8) + rng.integers(0, 10, rows, np.uint8).tobytes())
+    data = repr(str(mnist.parent))
+    loaded = peak("real_data", f"data = real_data.digits({data})", tmp_path)
+    trained = peak("mlp", f"mlp.main(['--epochs', '1', '--data', {data}])", tmp_path)
+    assert 200 < loaded and trained - loaded < 150
+
+
+def peak(module: str, call: str, folder: Path) -> float:
+    """The peak memory, in MB, of a fresh process that imports a module of models/ and does `call`."""
+    environment = {**os.environ, "GRAPHC_CACHE_DIR": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", PEAK.format(module=module, call=call), str(ROOT / "models")],
+                          env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return float(done.stdout.splitlines()[-1])
+
+
 def test_all_batches_use_one_compilation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAPHC_CACHE_DIR", str(tmp_path))
     rng = np.random.default_rng()
