@@ -147,7 +147,7 @@ def allowed(case: Case, arrays: Sequence[Array], attrs: object, out: TensorType,
     if op.name == "LinSpace":  # between its ends the numbers may cross zero
         return units * float(ulp(np.max(np.abs(want), initial=0.0), out.dtype))
     if op.name in PRODUCTS:
-        units += max(sample.types[0].shape, default=1)  # type: ignore[type-var]
+        units += max(arrays[0].shape, default=1)
     elif op.decompose is not None and isinstance(op.lower, NotLowered):  # rounded several times
         finite = np.abs(want[np.isfinite(want)])
         return units * float(ulp(np.max(finite, initial=1.0), out.dtype))

@@ -1,9 +1,9 @@
 """What other languages leave undefined is defined here: division, shifts, conversions, indices out of range."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -15,13 +15,15 @@ from graphc.ir.function import Builder, Function, Value
 from graphc.ir.types import TensorType
 from graphc.ops.base import lookup
 from graphc.options import Options
+from tests.ops.cases import Array
 from tests.ops.compiled import BACKENDS, Compiled
 
 SIGNED = (dtypes.int8, dtypes.int16, dtypes.int32, dtypes.int64)
+Applied: TypeAlias = tuple[str, list[Array], dict[str, Any]]
 NATIVE = ("llvm_cpu", "interp")
 
 
-def functions(cases: list[tuple[str, list[np.ndarray], dict[str, Any]]]) -> tuple[Function, list[np.ndarray]]:
+def functions(cases: Sequence[Applied]) -> tuple[Function, list[Array]]:
     """Applications of ops to fed arrays as one Function."""
     builder, feeds, arrays = Builder(infer.types), [], []
     for name, given, attrs in cases:
@@ -35,7 +37,7 @@ def functions(cases: list[tuple[str, list[np.ndarray], dict[str, Any]]]) -> tupl
                     fetch_names=tuple(f"y{i}" for i in range(len(fetches)))), arrays
 
 
-def results(cases: list[tuple[str, list[np.ndarray], dict[str, Any]]], backend: str) -> list[np.ndarray]:
+def results(cases: Sequence[Applied], backend: str) -> list[Array]:
     function, arrays = functions(cases)
     return Compiled(function, backend)(arrays)
 
@@ -45,7 +47,8 @@ def results(cases: list[tuple[str, list[np.ndarray], dict[str, Any]]], backend: 
 def test_the_smallest_integer_divided_by_minus_one_wraps(backend: str, count: int) -> None:
     names = ("FloorDiv", "TruncateDiv", "FloorMod", "TruncateMod")
     dtypes_of = SIGNED if backend != "numba_cpu" else SIGNED[1::2]
-    cases, wanted = [], []
+    cases: list[Applied] = []
+    wanted = []
     for d in dtypes_of:
         low = np.full(count, d.min, d.as_numpy_dtype)
         for name in names:
@@ -57,7 +60,8 @@ def test_the_smallest_integer_divided_by_minus_one_wraps(backend: str, count: in
 
 @pytest.mark.parametrize("backend", NATIVE)
 def test_shifts_take_their_amount_modulo_the_width(backend: str) -> None:
-    cases, wanted = [], []
+    cases: list[Applied] = []
+    wanted = []
     for d in (*SIGNED, dtypes.uint8, dtypes.uint32, dtypes.uint64):
         t = d.as_numpy_dtype
         x = np.array([1, 3, d.max, d.min], t)
