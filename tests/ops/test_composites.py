@@ -96,6 +96,25 @@ def test_composites_equal_the_oracle(composite: Callable[[Any], Any], shapes: Se
                 np.testing.assert_allclose(got, want, rtol=0, atol=atol, err_msg=str(shape))
 
 
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("composite", [dense, rows, moments, columns, totals, positions, running, guarded, reshaped,
+                                       chained_products, batched_products, moved, gathered], ids=lambda f: f.__name__)
+def test_gradients_of_composites_equal_the_oracle(composite: Callable[[Any], Any], order: int) -> None:
+    with tf.Graph().as_default() as graph:
+        x = tf.placeholder(tf.float32, [None, 4])
+        y = composite(x)
+        gradient = tf.gradients(tf.reduce_sum(y * y) * 0.1, x)[0]
+        if order == 2:
+            gradient = tf.gradients(tf.reduce_sum(gradient * tf.sin(x)), x)[0]
+        with tf.Session(graph=graph) as session, OracleSession(graph=graph) as oracle:
+            session.options = Options(cache_dir="")
+            for shape in TALL[:-1]:
+                value = generator(composite.__name__, shape).uniform(-2, 2, shape).astype(np.float32)
+                got, want = session.run(gradient, {x: value}), oracle.run(gradient, {x: value})
+                scale = float(np.max(np.abs(want[np.isfinite(want)]), initial=1.0))
+                np.testing.assert_allclose(got, want, rtol=0, atol=2e-5 * scale, err_msg=str(shape))
+
+
 @pytest.mark.parametrize("dtype", [tf.int32, tf.int64], ids=lambda d: d.name)
 def test_long_chains_of_integers_share_what_they_share(dtype: tf.DType) -> None:
     """Each step uses the one before twice: written out as a tree it would have 2^70 leaves."""
