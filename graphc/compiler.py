@@ -135,7 +135,8 @@ def _one(kernel: Kernel, options: Options) -> bytes:
 def program_key(function: Function, options: Options, store: Cache) -> str:
     """Return the key of a program: what it computes, how it is to be compiled, and by what; not the user's lines."""
     target = machine() if options.target == "host" else options.target
-    return digest(show(function.replace(lines={})), options.code_key, target, versions(), source_digest(store))
+    text = show(function.replace(lines={}), hashed=True)
+    return digest(text, options.code_key, target, versions(), source_digest(store))
 
 
 def stored_program(key: str, store: Cache, function: Function) -> Program | None:

@@ -15,6 +15,7 @@ host call holds, is shown by its name and not read back.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import math
 import re
@@ -38,8 +39,12 @@ RESERVED = frozenset(d.name for d in dtypes.ALL) | {
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
-def show(function: Function) -> str:
-    """Return the text of `function` and of the bodies in it, bodies first."""
+def show(function: Function, hashed: bool = False) -> str:
+    """Return the text of `function` and of the bodies in it, bodies first.
+
+    hashed: long arrays as digests of their bytes, a hundred times shorter to make than base64: enough to tell functions
+    apart, but no longer to be parsed.
+    """
     order = _bodies_first(function)
     names: dict[int, str] = {}
     taken: set[str] = set()
@@ -51,7 +56,7 @@ def show(function: Function) -> str:
             name = f"{stem}_{n}"
         taken.add(name)
         names[id(f)] = name
-    return "\n".join(_show_one(f, names) for f in order)
+    return "\n".join(_show_one(f, names, hashed) for f in order)
 
 
 def _bodies_first(function: Function) -> list[Function]:
@@ -70,7 +75,7 @@ def _bodies_first(function: Function) -> list[Function]:
     return order
 
 
-def _show_one(f: Function, function_names: Mapping[int, str]) -> str:
+def _show_one(f: Function, function_names: Mapping[int, str], hashed: bool) -> str:
     names: dict[Value, str] = {}
     taken: set[str] = set()
     given = [*f.feed_names, *[""] * (len(f.feeds) - len(f.feed_names)), *f.state_names]
@@ -99,7 +104,7 @@ def _show_one(f: Function, function_names: Mapping[int, str]) -> str:
         line = f"  {left} = " if left else "  "
         line += f"{node.op.name}({args})"
         if node.attrs:
-            attrs = (f"{k}={show_attr(node.attrs[k], function_names)}" for k in sorted(node.attrs))
+            attrs = (f"{k}={show_attr(node.attrs[k], function_names, hashed)}" for k in sorted(node.attrs))
             line += f" {{{', '.join(attrs)}}}"
         if node.outputs:
             line += " : " + ", ".join(str(v.type) for v in node.outputs)
@@ -126,7 +131,7 @@ def _show_results(values: tuple[Value, ...], given: tuple[str, ...], names: Mapp
     return ", ".join(f"%{names[v]} {json.dumps(g)}" for v, g in zip(values, given, strict=True))
 
 
-def show_attr(value: Any, function_names: Mapping[int, str] | None = None) -> str:
+def show_attr(value: Any, function_names: Mapping[int, str] | None = None, hashed: bool = False) -> str:
     """Return the text of an attr's value.  Raises InternalError for what is not plain data."""
     match value:
         case bool():
@@ -146,10 +151,10 @@ def show_attr(value: Any, function_names: Mapping[int, str] | None = None) -> st
         case TensorType() | HostType():
             return f"<{value}>"
         case tuple():
-            inside = ", ".join(show_attr(v, function_names) for v in value)
+            inside = ", ".join(show_attr(v, function_names, hashed) for v in value)
             return f"({inside},)" if len(value) == 1 else f"({inside})"
         case np.ndarray():
-            return _show_array(value)
+            return _show_array(value, hashed)
         case Function():
             if function_names is None or id(value) not in function_names:
                 raise InternalError("a body has a text only within its function")
@@ -159,19 +164,23 @@ def show_attr(value: Any, function_names: Mapping[int, str] | None = None) -> st
     raise InternalError(f"an attr of type {type(value).__name__} has no text")
 
 
-def _show_array(array: np.ndarray[Any, Any]) -> str:
-    """`array float32[2] (1.0, 2.0)`; `... all 0.0` where every bit pattern is the same; else base64 of the bytes."""
+def _show_array(array: np.ndarray[Any, Any], hashed: bool) -> str:
+    """`array float32[2] (1.0, 2.0)`; `... all 0.0` where every bit pattern is the same; else base64 of the bytes, or
+    their digest."""
     dtype = dtypes.as_dtype(array.dtype)
     head = f"array {dtype.name}[{', '.join(map(str, array.shape))}]"
     flat = np.ascontiguousarray(array).reshape(-1)
-    data = flat.tobytes()
-    item = flat.dtype.itemsize
-    if flat.size > INLINE and data == data[:item] * flat.size and _exact(flat[:1]):
-        return f"{head} all {_show_element(flat[0])}"
     if flat.size <= INLINE and _exact(flat):
         inside = ", ".join(map(_show_element, flat))
         return f"{head} ({inside},)" if flat.size == 1 else f"{head} ({inside})"
-    return f"{head} base64 {json.dumps(base64.b64encode(flat.astype(flat.dtype.newbyteorder('<')).tobytes()).decode())}"
+    if flat.size > INLINE and _exact(flat[:1]):
+        bits = flat.view(f"u{flat.dtype.itemsize}")
+        if bits[0] == bits[1] and (bits == bits[0]).all():
+            return f"{head} all {_show_element(flat[0])}"
+    content = flat.astype(flat.dtype.newbyteorder("<"), copy=False).view(np.uint8)
+    if hashed:
+        return f"{head} sha256 {hashlib.sha256(content.data).hexdigest()}"
+    return f"{head} base64 {json.dumps(base64.b64encode(content.data).decode())}"
 
 
 def _show_element(value: Any) -> str:

@@ -179,3 +179,18 @@ def test_damaged_texts_are_refused_or_read(data: st.DataObject) -> None:
 def test_garbage_is_refused(text: str) -> None:
     with pytest.raises(ParseError):
         parse(text)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int64", "uint8", "bool"])
+def test_long_arrays_hashed_tell_functions_apart(dtype: str) -> None:
+    rng = np.random.default_rng()
+    array = rng.integers(0, 2, (5, 20)).astype(dtype)
+    array[0, :2] = 0, 1
+    other = array.copy()
+    other[-1, -1] = 1 - other[-1, -1]
+    texts = [show_attr(a, hashed=True) for a in (array, array.copy(), np.asfortranarray(array), other, array.T)]
+    assert texts[0] == texts[1] == texts[2]
+    assert len(set(texts)) == 3
+    assert "base64" in show_attr(array) and len(texts[0]) < 120
+    for plain in (np.full(100, array[0, 0]), array[0, :3], array[0, :1]):
+        assert show_attr(plain, hashed=True) == show_attr(plain)
