@@ -38,8 +38,9 @@ from graphc.passes.order import order
 from graphc.passes.pipeline import LEVELS, Pass, Pipeline
 from graphc.runtime import link
 from graphc.runtime.cache import Cache, digest, source_digest, versions
+from graphc.runtime.hosts import host_functions
 from graphc.runtime.native import Native, native
-from graphc.runtime.program import Program, load_library_program, load_program, pack, unpack
+from graphc.runtime.program import HostFunction, Program, load_library_program, load_program, pack, unpack
 
 BACKENDS: Mapping[str, tuple[str, str]] = {
     "llvm_cpu": ("graphc.backends.llvm_cpu.codegen", "LlvmCpu"),
@@ -73,7 +74,8 @@ def compile_program(fetches: Sequence[Tensor], feeds: Sequence[Tensor], targets:
     store = store_in(options.cache_path)
     function = extract(fetches, feeds, targets, feed_ranks=feed_ranks, assumptions=assumptions)
     key = program_key(function, options, store)
-    program = None if options.dump_passes else stored_program(key, store, function)
+    hosts = host_functions(function)
+    program = None if options.dump_passes else stored_program(key, store, function, hosts)
     if program is None:
         folder = program_folder(options.dump_passes, [op.name for op in (*(t.op for t in fetches), *targets)])
         pipeline = Pipeline(options.replace(dump_passes=folder and str(folder)))
@@ -84,7 +86,7 @@ def compile_program(fetches: Sequence[Tensor], feeds: Sequence[Tensor], targets:
         compiled = compile_kernels(plan.kernels, options, store, seconds)
         if folder:
             dump_timings(folder, pipeline.records, seconds)
-        program = keep_program(key, plan, compiled, store)
+        program = keep_program(key, plan, compiled, store, hosts)
     return Compiled(program, function, native(store), _numbers(function, program.plan))
 
 
@@ -139,7 +141,8 @@ def program_key(function: Function, options: Options, store: Cache) -> str:
     return digest(text, options.code_key, target, versions(), source_digest(store))
 
 
-def stored_program(key: str, store: Cache, function: Function) -> Program | None:
+def stored_program(key: str, store: Cache, function: Function,
+                   hosts: Sequence[HostFunction] = ()) -> Program | None:
     """Return the program that the cache holds under `key`, with the lines of `function`, or None."""
     data = store.get("program", key)
     if data is None:
@@ -147,23 +150,24 @@ def stored_program(key: str, store: Cache, function: Function) -> Program | None
     try:
         plan, infos, image = unpack(data)
         plan = replace(plan, lines={name: function.lines[name] for name in plan.lines if name in function.lines})
-        return load_library_program(plan, infos, image)
+        return load_library_program(plan, infos, image, hosts)
     except (ValueError, OSError):  # of no use here: compiled anew
         store.discard("program", key)
         return None
 
 
-def keep_program(key: str, plan: Plan, compiled: CompiledKernels, store: Cache) -> Program:
+def keep_program(key: str, plan: Plan, compiled: CompiledKernels, store: Cache,
+                 hosts: Sequence[HostFunction] = ()) -> Program:
     """Return the loaded program, kept under `key` where its code can be."""
     if not compiled.objects or not link.can_link():
-        return load_program(plan, compiled)
+        return load_program(plan, compiled, hosts)
     symbols = list(dict.fromkeys(info.symbol for info in compiled.infos))
     image = link.link(compiled.objects, symbols, f"graphc-{key[:16]}.so")
     store.put("program", key, pack(plan, compiled.infos, image), {"kernels": ", ".join(k.name for k in plan.kernels)})
     try:
-        return load_library_program(plan, compiled.infos, image)
+        return load_library_program(plan, compiled.infos, image, hosts)
     except OSError:  # the system refuses memory files: LLVM maps memory itself
-        return load_program(plan, compiled)
+        return load_program(plan, compiled, hosts)
 
 
 def _numbers(function: Function, plan: Plan) -> Mapping[int, int]:

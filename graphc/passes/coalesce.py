@@ -50,6 +50,8 @@ def _is_legal(timeline: Timeline, move: Move, target: Cell, source: Cell) -> boo
         return False
     if any(e.writes for e in mine if e.position > end):
         return False
+    if target.role == "state" and timeline.hosts and timeline.hosts[-1] > start:
+        return False  # a host call may fail: variables change only after it
     last = max(e.position for e in mine)
     if life.last > max(last, end):
         last = life.last  # it lives through all turns of a loop

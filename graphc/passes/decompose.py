@@ -64,6 +64,8 @@ def decompose(function: Function) -> Function:
 
         def rule(node: Node, inputs: tuple[Value, ...], builder: Builder) -> Sequence[Value] | None:
             nonlocal changed
+            if node.op.decompose is None:
+                return None
             values = expand(node.op, builder, inputs, node.attrs, [v.tensor for v in node.outputs], node.origin)
             if values is None:
                 return None

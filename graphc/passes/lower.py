@@ -18,14 +18,14 @@ from graphc.ir import dim
 from graphc.ir.function import Function, Node, Value
 from graphc.ir.types import TensorType
 from graphc.kernel.ir import Expr, Guard, Param, Site
-from graphc.ops.base import RoutineBody
+from graphc.ops.base import Kind, RoutineBody
 from graphc.passes.access import is_view
 from graphc.passes.emit import Emission
 from graphc.passes.lower_contract import lower_contract
 from graphc.passes.lower_loops import lower_cond, lower_loop
 from graphc.passes.lower_map import lower_map
 from graphc.passes.lower_rows import lower_rows
-from graphc.passes.steps import Cell, Launch, Move, Step, Steps
+from graphc.passes.steps import Ask, Cell, Launch, Move, Step, Steps
 from graphc.passes.tidy import Piece, finish
 
 
@@ -64,9 +64,10 @@ def _results(function: Function, env: dict[Value, Cell], states: Sequence[Cell])
 
 @dataclass
 class Lowering:
-    """Constants met so far, and kernels by their Fusion."""
+    """Constants and host calls met so far."""
 
     constants: list[np.ndarray] = field(default_factory=list)
+    hosts: int = 0
     _known: dict[tuple[str, str, bytes], int] = field(default_factory=dict)
 
     def nodes(self, function: Function, env: dict[Value, Cell]) -> list[Step]:
@@ -82,6 +83,8 @@ class Lowering:
                     steps += lower_loop(node, env, self.nodes)
                 case "Cond":
                     steps += lower_cond(node, env, self.nodes)
+                case _ if node.op.kind is Kind.HOST:
+                    steps.append(self._host(node, env))
                 case _ if is_view(node):
                     t = node.output.tensor
                     env[node.output] = Cell(t.dtype, t.shape, "view", base=env[node.inputs[0]])
@@ -91,6 +94,14 @@ class Lowering:
                     reason = getattr(node.op.lower, "reason", "it is not fused")
                     raise InternalError(f"{name} cannot be lowered: {reason}")
         return steps
+
+    def _host(self, node: Node, env: dict[Value, Cell]) -> Step:
+        """The call of a host op; tokens are order alone, and have no cells."""
+        tensors = [v for v in node.outputs if isinstance(v.type, TensorType)]
+        env.update((v, new_cell(v)) for v in tensors)
+        inputs = tuple(env[v] for v in node.inputs if isinstance(v.type, TensorType))
+        self.hosts += 1
+        return Ask(self.hosts - 1, inputs, tuple(env[v] for v in tensors))
 
     def _constant(self, node: Node) -> Cell:
         t = node.output.tensor

@@ -14,13 +14,13 @@ from graphc.ir import dim
 from graphc.ir.dim import Size
 from graphc.ir.function import Function, Value
 from graphc.kernel.ir import Kernel
-from graphc.kernel.plan import Binding, Branch, Buffer, Call, Check, Copy, Loop, Plan, Slot
+from graphc.kernel.plan import Binding, Branch, Buffer, Call, Check, Copy, Host, Loop, Plan, Slot
 from graphc.kernel.plan import Step as PlanStep
 from graphc.kernel.text import format_kernel
 from graphc.passes.access import estimate
 from graphc.passes.bounds import at_least
 from graphc.passes.extract import states_read
-from graphc.passes.steps import Cell, Choose, Launch, Move, Range, Repeat, Step, Steps, Timeline
+from graphc.passes.steps import Ask, Cell, Choose, Launch, Move, Range, Repeat, Step, Steps, Timeline
 
 ALIGNMENT = 64
 
@@ -145,6 +145,8 @@ class _Writer:
                 return Call(self.kernel(kernel), tuple(map(self.buffer, cells)), sizes)
             case Move(target, source):
                 return Copy(self.buffer(target), self.buffer(source))
+            case Ask(function, inputs, outputs):
+                return Host(function, tuple(map(self.buffer, inputs)), tuple(map(self.buffer, outputs)))
             case Choose(predicate, then, orelse):
                 return Branch(self.buffer(predicate), self.steps(then), self.steps(orelse))
             case Repeat():

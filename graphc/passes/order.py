@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import heapq
 
-from graphc.ir.function import Function, Node, Value
+from graphc.ir.function import Function, Node, Value, is_token
+from graphc.ops.base import Kind
 from graphc.passes.access import bytes_of, is_view, root
 
 
@@ -42,6 +43,7 @@ class _Scheduler:
                 if producer is not None:
                     self._edge(producer, node)
         self._readers_first()
+        self._hosts_first()
 
     def _edge(self, before: Node, behind: Node) -> None:
         self.after[before].append(behind)
@@ -64,6 +66,18 @@ class _Scheduler:
             for reader in readers.get(state, ()):
                 if reader is not writer and not self._reaches(writer, reader):
                     self._edge(reader, writer)
+
+    def _hosts_first(self) -> None:
+        """Order host calls before the updates of variables that they do not see: one that fails leaves variables as
+        they were, and what waits for an assertion is not done before it."""
+        hosts = [node for node in self.nodes if node.op.kind is Kind.HOST]
+        for state, update in zip(self.function.states, self.function.updates, strict=True):
+            writer = root(update)[0].producer
+            if update is state or writer is None or writer in hosts:
+                continue
+            before = next((host for host in reversed(hosts) if not self._reaches(writer, host)), None)
+            if before is not None:  # the earlier ones come before that one
+                self._edge(before, writer)
 
     def _reaches(self, start: Node, goal: Node, limit: int = 2048) -> bool:
         """Whether `goal` comes behind `start` (taken for granted where the search grows too long)."""
@@ -104,6 +118,9 @@ class _Scheduler:
         """Bytes that running `node` adds to what is live."""
         if is_view(node) or node.op.name == "Const":
             return -1 << 62  # costs nothing: as soon as it can
+        if node.op.kind is Kind.HOST:
+            return -1 << 61  # as soon as it can, too: an assertion comes before what it is to prevent
         added = sum(bytes_of(v.tensor) for v in node.outputs if v not in self.kept)
-        freed = sum(bytes_of(v.tensor) for v in self.reads[node] if self.waiting[v] == 1 and v not in self.kept)
+        freed = sum(bytes_of(v.tensor) for v in self.reads[node]
+                    if self.waiting[v] == 1 and v not in self.kept and not is_token(v))
         return added - freed

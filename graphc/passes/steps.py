@@ -86,7 +86,16 @@ class Choose:
     orelse: list[Step]
 
 
-Step: TypeAlias = Launch | Move | Repeat | Choose
+@dataclass(slots=True)
+class Ask:
+    """Call host function number `function`, as kernel/plan.py's Host, over cells."""
+
+    function: int
+    inputs: tuple[Cell, ...]
+    outputs: tuple[Cell, ...]
+
+
+Step: TypeAlias = Launch | Move | Repeat | Choose | Ask
 
 
 @dataclass(slots=True)
@@ -121,6 +130,7 @@ class Timeline:
     def __init__(self, steps: Sequence[Step]) -> None:
         self.events: dict[Cell, list[Event]] = {}
         self.loops: list[Range] = []
+        self.hosts: list[int] = []
         self.position: dict[int, int] = {}
         self._now = 0
         self._walk(steps)
@@ -139,6 +149,12 @@ class Timeline:
                 case Move(target, source):
                     self._touch(source, False, step)
                     self._touch(target, True, step)
+                case Ask(_, inputs, outputs):
+                    self.hosts.append(self._now)
+                    for cell in inputs:
+                        self._touch(cell, False, step)
+                    for cell in outputs:
+                        self._touch(cell, True, step)
                 case Repeat():
                     self._repeat(step)
                 case Choose(predicate, then, orelse):
