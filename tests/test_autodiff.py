@@ -238,3 +238,14 @@ def test_a_chain_of_50_000_ops_does_not_recurse(graph: Graph) -> None:
     (g,) = gradients(y, x)
     assert isinstance(g, Tensor)
     assert graph.operation_count == 1 + 50_000 + 1 + 50_000
+
+
+def test_second_gradients_through_a_tile_of_unknown_size() -> None:
+    """The axes that its gradient sums over are a tensor of sizes, plain numbers once they are known."""
+    x = vector()
+    (first,) = gradients([b.op("Sum", b.op("Square", b.op("Tile", x, (2,))), (0,))], [x])
+    (second,) = gradients([b.op("Sum", b.op("Square", first), (0,))], [x])
+    given = np.array([1.0, -2.0, 3.0])
+    one, two = run([first, second], {x: given})
+    np.testing.assert_allclose(one, 4 * given)
+    np.testing.assert_allclose(two, 32 * given)

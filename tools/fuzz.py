@@ -732,6 +732,13 @@ def shrink(program: Program, backend: str, error: BaseException, seconds: float 
     """Return the smallest program found that fails in the same way, and its error."""
     end = time.monotonic() + seconds
     wanted = kind(error)
+    sizes = program.runs[0].sizes
+    for i, s in enumerate(program.statements):  # the first value that is wrong by itself, if there is one
+        first = replace(program, statements=program.statements[:i + 1], runs=(Run((s.name,) if s.dtype else (), (), sizes),))
+        now = failure(first, backend)
+        if now is not None and kind(now) == wanted:
+            program, error = first, now
+            break
     found = True
     while found and time.monotonic() < end:
         found = False

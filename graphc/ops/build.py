@@ -70,8 +70,11 @@ def known_static(made: Operation, attr: str) -> Any:
     return None if value.value is None else _plain(value.value)
 
 
-def _plain(content: np.ndarray) -> Any:
-    return tuple(_plain(row) for row in content) if content.ndim else content.item()
+def _plain(content: Any) -> Any:
+    """An array, or an element of one (of sizes, elements are no arrays), as plain numbers and sizes."""
+    if isinstance(content, np.ndarray):
+        return tuple(map(_plain, content)) if content.ndim else _plain(content.item())
+    return content.item() if isinstance(content, np.generic) else content
 
 
 def add(x: Any, y: Any) -> Tensor:

@@ -140,7 +140,8 @@ def unflatten(flat: Expr, shape: Sequence[Size], extents: Extents) -> tuple[Expr
 def pieces(a: Shape, b: Shape) -> list[tuple[range, range]]:
     """Return the finest cuts of two shapes of equal size into runs of axes with equal products: (axes of a, of b).
 
-    Axes of size 1 at a cut belong to the run before it.  Raises InternalError where the shapes do not have one size.
+    Axes of size 1 at a cut belong to the run before it.  Symbolic sizes that only a check of the run makes equal are in
+    the last run.  Raises InternalError where the shapes do not have one size.
     """
     out: list[tuple[range, range]] = []
     i = j = 0
@@ -156,8 +157,10 @@ def pieces(a: Shape, b: Shape) -> list[tuple[range, range]]:
                 left, i = left * a[i], i + 1
             elif j < len(b):
                 right, j = right * b[j], j + 1
-            else:
+            elif isinstance(left, int) and isinstance(right, int):
                 raise InternalError(f"shapes {a} and {b} do not have the same size")
+            else:
+                break
         out.append((range(start[0], i), range(start[1], j)))
     return out
 

@@ -356,3 +356,19 @@ def test_values_of_a_loop_are_computed_where_they_are_carried() -> None:
 def test_random_functions(function: Function, seed: int, share: bool) -> None:
     feeds, states = inputs(function, seed)
     check_function(decompose(function), feeds, states, share)
+
+
+@pytest.mark.parametrize("n, p, q", [(3, 2, 3), (0, 0, 4), (6, 1, 12), (2, 4, 1)])
+def test_a_reshape_to_sizes_that_the_run_makes_equal(n: int, p: int, q: int) -> None:
+    check(parse("""
+func @main(%x: float32[N] "x", %y: float32[P, Q] "y") {
+  source N = %x.axis(0)
+  source P = %y.axis(0)
+  source Q = %y.axis(1)
+  equal 2*N == P*Q "{left} elements, {right}" at "Reshape"
+  %0 = ConcatV2(%x, %x) {axis=0} : float32[2*N] from "concat"
+  %1 = Reshape(%0) {shape=(P, Q)} : float32[P, Q] from "Reshape"
+  %2 = Mul(%1, %y) : float32[P, Q] from "mul"
+  return %2 "z"
+}
+"""), N=n, P=p, Q=q)
