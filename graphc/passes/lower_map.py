@@ -10,6 +10,7 @@ from graphc.ir.dim import Size
 from graphc.ir.function import Value
 from graphc.kernel.ir import Expr, For, Param, Stmt, Store, size
 from graphc.passes.emit import Emission
+from graphc.passes.flatten import flatten
 from graphc.passes.share import share
 from graphc.passes.tidy import Draft, Piece, collapse, finish
 
@@ -25,8 +26,9 @@ def lower_map(name: str, emission: Emission, outputs: Sequence[Value], provenanc
     body: tuple[Stmt, ...] = tuple(
         Store(p.name, rewrite.index_of(p.name, at), rewrite(value))
         for p, (_, at), value in zip(out, stores, values, strict=True))
-    body = share(nest(draft.kept, body), emission.fresh)
     shaped = [Param(p.name, p.dtype, draft.shapes[p.name], p.role) for p in params]
+    shaped, body = flatten(shaped, nest(draft.kept, body))
+    body = share(body, emission.fresh)
     flat = len(draft.kept) == 1 and all(p.shape in ((), (draft.kept[0][1],)) for p in shaped)
     return [Piece(*finish(name, shaped, body, emission.sites, provenance, flat))]
 

@@ -34,6 +34,7 @@ from graphc.kernel.ir import (
 from graphc.kernel.primitives import PRIMITIVES, prim
 from graphc.passes.access import UNIT, estimate
 from graphc.passes.emit import Emission, finished, reduction
+from graphc.passes.flatten import flatten
 from graphc.passes.lower_map import nest, output_params
 from graphc.passes.share import share
 from graphc.passes.tidy import Draft, Piece, collapse, finish
@@ -87,6 +88,7 @@ def lower_rows(name: str, emission: Emission, outputs: Sequence[Value], kept: in
     if len(levels) == 1 and not elements and _is_long(draft):
         return _in_parts(name, emission, draft, levels[0], rows, shaped, provenance)
     body = nest(draft.kept, (*_write(emission, draft, levels, elements), *rows))
+    shaped, body = flatten(shaped, body)
     return [Piece(*finish(name, shaped, share(body, emission.fresh), emission.sites, provenance))]
 
 
