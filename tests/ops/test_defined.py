@@ -113,7 +113,29 @@ def labels() -> tuple[Any, dict[Any, Any], str]:
     return tf.reduce_mean(loss), {x: np.zeros((2, 3)), i: [2, 3]}, "outside the range"
 
 
-@pytest.mark.parametrize("build", [quotient, remainder, lookup_rows, below, labels], ids=lambda f: f.__name__)
+def scattered() -> tuple[Any, dict[Any, Any], str]:
+    i = tf.placeholder(tf.int32, [None, 1], "i")
+    return tf.scatter_nd(i, tf.ones_like(i[:, 0]), [4], name="share") + 1, {i: [[1], [5]]}, "out of range"
+
+
+def segments() -> tuple[Any, dict[Any, Any], str]:
+    i = tf.placeholder(tf.int32, [None], "i")
+    return tf.unsorted_segment_sum(tf.cast(i, tf.float32), i, 3, name="share"), {i: [0, 3]}, "out of range"
+
+
+def slope_of_rows() -> tuple[Any, dict[Any, Any], str]:
+    x, i = tf.placeholder(tf.float32, [2, 3], "x"), tf.placeholder(tf.int32, [None], "i")
+    y = tf.gather(x, i, name="share")
+    return tf.gradients(tf.reduce_sum(y * y), x)[0], {x: np.ones((2, 3)), i: [2]}, "not in [0, 2)"
+
+
+def power() -> tuple[Any, dict[Any, Any], str]:
+    x = tf.placeholder(tf.int64, [None], "x")
+    return tf.pow(x, x - 1, name="share"), {x: [3, 0]}, "negative integer powers"
+
+
+@pytest.mark.parametrize("build", [quotient, remainder, lookup_rows, below, labels, scattered, segments, slope_of_rows,
+                                   power], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("backend", NATIVE)
 def test_a_bad_value_names_the_op_and_the_users_line(backend: str, build: Callable[[], tuple[Any, Any, str]]) -> None:
     with tf.Graph().as_default(), tf.Session() as session:
