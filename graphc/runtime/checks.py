@@ -7,6 +7,7 @@ optimisation: this names the op of the user's graph.  Knows programs, variables 
 
 Invariants: what is finite everywhere gives the ordinary results; a run that fails leaves the variables as they were
 before it; infinities that the user's own constants hold are no finding, what is computed from them is.
+Host calls (Print, py_func) that come before a finding are made again in the repetition.
 """
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class Memory(Protocol):
 
 
 class Watch(Protocol):
-    """What is told of each step of a run: check_numerics, profiles."""
+    """What is told of each step of a run: profiles, for example."""
 
     def before(self, memory: Memory, step: Step) -> None:
         """`step` is about to run."""
