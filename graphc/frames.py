@@ -15,6 +15,9 @@ from graphc import options
 from graphc.errors import GraphcError, InternalError
 from graphc.source import PACKAGE
 
+_INTERNAL = (PACKAGE, "<runner>", "<sizes>", "<kernel")
+"""How the names of graphc's own code begin: its files, and what it generates."""
+
 FULL = "GRAPHC_FULL_TRACEBACK=1 shows them"
 
 
@@ -28,7 +31,7 @@ def shown(error: BaseException, hidden: tuple[str, ...] = ()) -> str:
     inside = False
     while link is not None:
         mine = [f for f in link.stack if not f.filename.startswith(hidden)] if hidden else list(link.stack)
-        users = [f for f in mine if not f.filename.startswith(PACKAGE)]
+        users = [f for f in mine if not f.filename.startswith(_INTERNAL)]
         inside = inside or len(users) < len(mine)
         link.stack = traceback.StackSummary.from_list(users)
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)

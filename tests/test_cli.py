@@ -77,6 +77,16 @@ def test_errors_of_the_script_itself(folder: Path) -> None:
     assert done.returncode == 1
 
 
+def test_errors_of_python_functions_show_the_users_frames(folder: Path) -> None:
+    done = run(*GRAPHC, "-", given="import graphc as tf\nx = tf.placeholder(tf.float32, [1])\n"
+                                   "y = tf.py_func(lambda a: a[9], [x], tf.float32)\ny.set_shape([])\n"
+                                   "tf.Session().run(y, {x: [1]})\n")
+    frames = [line for line in done.stderr.splitlines() if line.startswith("  File ")]
+    assert frames == ['  File "<stdin>", line 5, in <module>', '  File "<stdin>", line 3, in <lambda>']
+    assert done.stderr.splitlines()[-2:] == ["IndexError: index 9 is out of bounds for axis 0 with size 1",
+                                             "(frames inside graphc are hidden: GRAPHC_FULL_TRACEBACK=1 shows them)"]
+
+
 def test_the_command_line_is_checked() -> None:
     for arguments, message in ((["--thread", "2", "x.py"], "No such option '--thread'. Did you mean '--threads'?"),
                                (["--backend", "gpu", "x.py"], "'gpu' is not one of 'llvm_cpu', 'numba_cpu', 'interp'"),

@@ -199,6 +199,14 @@ def test_division_by_zero_at_run_time() -> None:
         '  sub: int32 (?,)  Sub "sub", test_errors.py:N'])
 
 
+def test_division_by_a_fed_size_of_zero() -> None:
+    n = tf.placeholder(tf.int32, [], name="n")
+    sess = tf.Session()
+    for ratio in (tf.floordiv(n, n), tf.floormod(n, n), tf.truncatediv(3 * n, n)):
+        sess.run(ratio, {n: 2})
+        assert "integer division by zero" in text_of(tf.errors.InvalidArgumentError, lambda r=ratio: sess.run(r, {n: 0}))
+
+
 def test_batches_that_differ_at_run_time() -> None:
     x = tf.placeholder(tf.float32, [None, 3], name="x")
     y = tf.placeholder(tf.float32, [None, 2], name="y")

@@ -35,6 +35,7 @@ VALUE_LIMIT = 256
 GRADIENT = "\n     in the gradient of "
 """What stands between the user's line of a gradient and the name and line of the op that it is the gradient of."""
 
+_DIVISIONS = frozenset(("FloorDiv", "FloorMod", "TruncateDiv", "TruncateMod"))
 _FED_VECTOR = 8  # a fed integer vector of up to this many elements may hold sizes
 
 
@@ -422,7 +423,10 @@ class _Extraction:
         arrays = [self._known[v] for v in data if v in self._known]
         if len(arrays) != len(data):
             return None
-        return np.asarray(op.reference(Call(arrays, attrs, in_types, types)), dtype=object)
+        known = np.asarray(op.reference(Call(arrays, attrs, in_types, types)), dtype=object)
+        if op.name in _DIVISIONS and symbols_of(arrays[1].flat) and not symbols_of(known.flat):
+            return None  # n // n is 1 but where n is 0, which the run is to refuse
+        return known
 
     def _sources(self, nodes: Sequence[Node]) -> tuple[SymbolSource, ...]:
         """Where the symbols come from: every axis, and the fed elements that are used as sizes."""
