@@ -76,7 +76,8 @@ class Emission:
 
     def element(self, value: Value, index: Sequence[Expr], predicate: Expr | None = None) -> Expr:
         """Return the element of `value` at `index`; nothing is loaded where `predicate` does not hold."""
-        top = value, self._intern_all(index)
+        shape = value.tensor.shape  # an axis of size 1 is read at 0, however that was computed
+        top = value, self._intern_all([ZERO if n == 1 else e for n, e in zip(shape, index, strict=True)])
         stack = [top]
         while stack:
             v, at = stack[-1]

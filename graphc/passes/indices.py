@@ -143,6 +143,8 @@ def pieces(a: Shape, b: Shape) -> list[tuple[range, range]]:
     Axes of size 1 at a cut belong to the run before it.  Symbolic sizes that only a check of the run makes equal are in
     the last run.  Raises InternalError where the shapes do not have one size.
     """
+    if 0 in a and 0 in b:
+        return [(range(len(a)), range(len(b)))]
     out: list[tuple[range, range]] = []
     i = j = 0
     while i < len(a) or j < len(b):

@@ -9,6 +9,7 @@ import pytest
 
 import graphc as tf
 from graphc.options import Options
+from graphc.passes.indices import pieces
 from tests.ops.cases import generator
 from tests.oracle import OracleSession
 
@@ -69,6 +70,18 @@ def gathered(x: Any) -> Any:
     return tf.unsorted_segment_sum(picked * 2.0, tf.constant([1, 0, 1]), 4) + tf.reduce_sum(x)
 
 
+def turned(x: Any) -> Any:
+    """Reduced values of one row are read backwards, and by steps: at index 0 all the same."""
+    total = tf.reduce_sum(x, 0, keepdims=True)
+    return tf.reverse(total, [0]) + x * tf.reduce_max(tf.reverse(total[::2], [0]), 1)
+
+
+def emptied(x: Any) -> Any:
+    nothing = tf.transpose(x)[:, :0]
+    flat = tf.reshape(nothing * 2.0, [-1])
+    return tf.reshape(flat, [4, 0]) + nothing + tf.reduce_sum(flat)
+
+
 def guarded(x: Any) -> Any:
     positive = x > 0.0
     return tf.where(positive, tf.log(tf.where(positive, x, tf.ones_like(x))), tf.zeros_like(x)) / \
@@ -78,7 +91,8 @@ def guarded(x: Any) -> Any:
 @pytest.mark.parametrize(("composite", "shapes"), [
     (dense, MATRICES[:-1]), (rows, MATRICES), (moments, MATRICES), (columns, MATRICES), (totals, MATRICES),
     (positions, MATRICES), (running, MATRICES), (guarded, MATRICES), (reshaped, MATRICES), (chained_products, TALL),
-    (batched_products, TALL), (moved, TALL), (gathered, TALL)],
+    (batched_products, TALL), (moved, TALL), (gathered, TALL), (turned, TALL),
+    (emptied, TALL)],
     ids=lambda v: v.__name__ if callable(v) else "")
 def test_composites_equal_the_oracle(composite: Callable[[Any], Any], shapes: Sequence[tuple[int, int]]) -> None:
     known = shapes is TALL
@@ -98,7 +112,7 @@ def test_composites_equal_the_oracle(composite: Callable[[Any], Any], shapes: Se
 
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("composite", [dense, rows, moments, columns, totals, positions, running, guarded, reshaped,
-                                       chained_products, batched_products, moved, gathered], ids=lambda f: f.__name__)
+                                       chained_products, batched_products, moved, gathered, turned], ids=lambda f: f.__name__)
 def test_gradients_of_composites_equal_the_oracle(composite: Callable[[Any], Any], order: int) -> None:
     with tf.Graph().as_default() as graph:
         x = tf.placeholder(tf.float32, [None, 4])
@@ -113,6 +127,10 @@ def test_gradients_of_composites_equal_the_oracle(composite: Callable[[Any], Any
                 got, want = session.run(gradient, {x: value}), oracle.run(gradient, {x: value})
                 scale = float(np.max(np.abs(want[np.isfinite(want)]), initial=1.0))
                 np.testing.assert_allclose(got, want, rtol=0, atol=2e-5 * scale, err_msg=str(shape))
+
+
+def test_shapes_without_elements_are_one_piece() -> None:
+    assert pieces((0,), (0, 3)) == [(range(1), range(2))]
 
 
 @pytest.mark.parametrize("dtype", [tf.int32, tf.int64], ids=lambda d: d.name)
