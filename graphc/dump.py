@@ -1,4 +1,4 @@
-"""What `--dump-passes DIR` leaves behind: one folder per program, with everything between the graph and the machine code.
+"""What `--dump-passes DIR` leaves behind: a folder per program, with all that stands between graph and machine code.
 
     DIR/001_loss_Adam/00_extract.gir       the function as extracted from the graph
                       01_canonicalise.gir  after each pass that changed something, in order
@@ -7,8 +7,8 @@
                       plan.txt             steps, buffers, offsets, lifetimes, the arena against no sharing
                       timings.txt          seconds and nodes per pass, seconds per kernel
 
-Owns names and texts.  Knows plans, records of passes and kernels; compiles nothing.  Invariants: a folder that exists is
-never written to again by another program; all texts but timings.txt are the same for the same program.
+Owns names and texts.  Knows plans, records of passes and kernels; compiles nothing.  Invariants: a folder that exists
+is never written to by another program; all texts but timings.txt are the same for the same program.
 """
 from __future__ import annotations
 

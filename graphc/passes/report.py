@@ -12,8 +12,8 @@ from graphc.kernel.plan import Branch, Buffer, Call, Copy, Host, Loop, Plan, Ste
 
 
 def plan_text(plan: Plan) -> str:
-    """Return `plan` as lines: one per step (numbered), then one per buffer with the steps that use it, then the bytes of
-    the arena."""
+    """Return `plan` as lines: one per step (numbered), one per buffer with the steps that use it, the bytes of the
+    arena."""
     uses: dict[int, list[int]] = {}
     counter = iter(range(1, 1 << 62))
     lines = ["steps:", *_steps(plan, plan.steps, "", counter, uses), "buffers:"]
