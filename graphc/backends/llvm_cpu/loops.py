@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from graphc import dtypes
-from graphc.backends.llvm_cpu import primitives, streaming
+from graphc.backends.llvm_cpu import primitives, staging, streaming
 from graphc.backends.llvm_cpu.builder import Value
 from graphc.backends.llvm_cpu.convert import register_element
 from graphc.errors import BackendError
@@ -160,14 +160,22 @@ def run(r: Renderer, stmt: For, low: Value, high: Value, plan: LoopPlan, context
     def body(inner: Context, _: int) -> None:
         r.statements(stmt.body, inner)
 
+    staged = staging.stages(stmt, plan)
+
+    def whole(start: Value, stop: Value) -> Value:
+        if staged:
+            return staging.run(r, stmt, staged, start, stop, plan, context)
+        return whole_steps(r, stmt.axis, start, stop, plan, context, body)
+
     stores = streaming.outputs(r, stmt, plan, context)
     large = streaming.is_large(r, stores, plan.lanes) if stores else None
-    if large is None or large.constant == 0:
+    if large is not None and large.constant != 0:
+        streaming.run(r, stmt, low, high, context, stores, large, plan.lanes, whole,
+                      lambda start, stop: masked_steps(r, stmt.axis, start, stop, plan, context, body))
+    elif staged:
+        masked_steps(r, stmt.axis, whole(low, high), high, plan, context, body)
+    else:
         along(r, stmt.axis, low, high, plan, context, body)
-        return
-    streaming.run(r, stmt, low, high, context, stores, large, plan.lanes,
-                  lambda start, stop: whole_steps(r, stmt.axis, start, stop, plan, context, body),
-                  lambda start, stop: masked_steps(r, stmt.axis, start, stop, plan, context, body))
 
 
 # ---------------------------------------------------------------------------------------------
