@@ -152,18 +152,19 @@ class Trail:
             self._names[v] = node.origin[0] if node.origin else node.op.name
         if self.found is not None or node.op.name == "Const":
             return
-        for array in outputs:
+        for v, array in zip(node.outputs, outputs, strict=True):
             if is_finite(array) or not _makes_it(inputs, array):
                 continue
             name = node.origin[0] if node.origin else node.op.name
             line = self._function.lines.get(name)
-            operands = [(self._names.get(v, f"operand {i}"), describe(a)) for i, (v, a) in
-                        enumerate(zip(node.inputs, inputs, strict=True)) if isinstance(v.type, TensorType)]
+            operands = [(self._names.get(x, f"operand {i}"), describe(a, x.type.dtype.name)) for i, (x, a) in
+                        enumerate(zip(node.inputs, inputs, strict=True)) if isinstance(x.type, TensorType)]
             hints = [HINTS.get(node.op.name), _GRADIENT_HINT if line and GRADIENT in line else None, HELD]
             given = " from finite operands" if inputs and all(map(is_finite, inputs)) else ""
             self.found = name, errors.report(
                 f"check_numerics: {name!r} ({node.op.name}) gives {bad_at(array)}{given}", line,
-                [*dict.fromkeys(operands), ("result", describe(array))], "; ".join(h for h in hints if h))
+                [*dict.fromkeys(operands), ("result", describe(array, v.tensor.dtype.name))],
+                "; ".join(h for h in hints if h))
             return
 
 
@@ -188,10 +189,11 @@ def bad_at(array: Array) -> str:
     return f"{kind} at [{', '.join(str(int(i)) for i in where)}]" if array.ndim else kind
 
 
-def describe(array: Array) -> str:
-    """Return dtype, shape and range of `array`, and how many elements are NaN or infinite."""
+def describe(array: Array, dtype: str = "") -> str:
+    """Return dtype, shape and range of `array`, and how many elements are NaN or infinite.  dtype: its name, where the
+    array's own does not say it (bfloat16)."""
     shape = f"({array.shape[0]},)" if array.ndim == 1 else f"({', '.join(map(str, array.shape))})"
-    text = f"{array.dtype.name} {shape}"
+    text = f"{dtype or array.dtype.name} {shape}"
     if array.size == 0 or array.dtype.kind not in "iuf":
         return text
     if array.dtype.kind != "f":

@@ -144,4 +144,5 @@ def test_descriptions() -> None:
     assert describe(a) == "float16 (3, 4) in [0, 0], 1 NaN, 1 Inf"
     assert bad_at(np.array(-np.inf)) == "-Inf"
     assert describe(np.array([3, -1])) == "int64 (2,) in [-1, 3]"
+    assert describe(np.ones(2, np.float32), "bfloat16") == "bfloat16 (2,) in [1, 1]"
     assert describe(round_to(np.zeros((0, 2)), tf.bfloat16)) == "float32 (0, 2)"
