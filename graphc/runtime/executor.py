@@ -278,7 +278,7 @@ class _Text:
 
     def convert(self, i: int) -> list[str]:
         """The lines that make argument i an array of the right dtype, or a number where that does."""
-        slot = self.plan.feeds[i]
+        slot, count = self.plan.feeds[i], len(self.plan.feeds)
         self.constants[f"d{i}"] = np.dtype(slot.dtype.as_numpy_dtype)
         right = f"type(a{i}) is ndarray and a{i}.dtype is d{i}"
         if i not in self.dynamic:
@@ -289,7 +289,10 @@ class _Text:
             self.constants[f"k{i}"] = types
             whole = f"type(a{i}) is int and {bounds[0]} <= a{i} <= {bounds[1]} or " if bounds else ""
             right = f"type(a{i}) in k{i} or {whole}{right}"
-        return [f"if not ({right}):", f"    a{i} = convert({i}, a{i})"]
+        lines = [f"if not ({right}):", f"    a{i} = convert({i}, a{i})"]
+        if i not in self.dynamic and slot.shape:  # checks made its size known: they must fail in a bound frame too
+            lines += [f"    if a{i}.shape != s{i}:", f"        bind((), ({''.join(f'a{k}, ' for k in range(count))}))"]
+        return lines
 
     def put(self, i: int) -> list[str]:
         """The lines that give feed i to the frame."""

@@ -112,7 +112,8 @@ def test_composites_equal_the_oracle(composite: Callable[[Any], Any], shapes: Se
 
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("composite", [dense, rows, moments, columns, totals, positions, running, guarded, reshaped,
-                                       chained_products, batched_products, moved, gathered, turned], ids=lambda f: f.__name__)
+                                       chained_products, batched_products, moved, gathered, turned],
+                         ids=lambda f: f.__name__)
 def test_gradients_of_composites_equal_the_oracle(composite: Callable[[Any], Any], order: int) -> None:
     with tf.Graph().as_default() as graph:
         x = tf.placeholder(tf.float32, [None, 4])

@@ -83,6 +83,19 @@ def test_casts_of_floats_to_integers_saturate(backend: str) -> None:
         assert got.tolist() == [int(n) for n in want], got.dtype
 
 
+def test_checks_of_sizes_hold_in_every_run() -> None:
+    """A size that only a check makes known is checked again when a run finds everything bound."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        session.options = Options(cache_dir="")
+        x = tf.placeholder(tf.float32, [None, 4])
+        y = tf.matmul(tf.ones([5, 4]), x, transpose_a=True)
+        for _ in range(2):
+            np.testing.assert_array_equal(session.run(y, {x: np.ones((5, 4))}), np.full((4, 4), 5.0))
+            for rows in (1, 4, 6):
+                with pytest.raises(tf.errors.InvalidArgumentError, match="inner sizes differ"):
+                    session.run(y, {x: np.ones((rows, 4), np.float32)})
+
+
 # -- errors with the user's line --------------------------------------------------------------------------------------
 
 
