@@ -5,7 +5,7 @@ Owns `TensorType`, `PartialType` and `HostType`.  A size is an int or a `Dim`.  
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias, Union
+from typing import TypeAlias
 
 from graphc import dtypes
 from graphc.ir import dim
@@ -55,4 +55,4 @@ class HostType:
         return f"host<{self.kind}>"
 
 
-Type: TypeAlias = Union[TensorType, HostType]
+Type: TypeAlias = TensorType | HostType

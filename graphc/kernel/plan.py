@@ -9,7 +9,7 @@ temporaries whose lifetimes overlap share no byte (passes/check_memory.py proves
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias, Union
+from typing import TypeAlias
 
 import numpy as np
 
@@ -94,7 +94,7 @@ class Host:
     outputs: tuple[int, ...]
 
 
-Step: TypeAlias = Union[Call, Copy, Loop, Branch, Host]
+Step: TypeAlias = Call | Copy | Loop | Branch | Host
 
 
 @dataclass(frozen=True, slots=True)

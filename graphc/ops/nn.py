@@ -341,7 +341,8 @@ def _dense_decompose(d: Decomposition) -> Sequence[Any]:
     e = d.op("Exp", shifted)
     total = d.op("Sum", e, axis=(1,), keepdims=True)
     losses = d.op("Mul", labels, d.op("Sub", d.op("Log", total), shifted))
-    return [d.op("Sum", losses, axis=(1,), keepdims=False), d.op("Sub", d.op("Mul", e, d.op("Reciprocal", total)), labels)]
+    probabilities = d.op("Mul", e, d.op("Reciprocal", total))
+    return [d.op("Sum", losses, axis=(1,), keepdims=False), d.op("Sub", probabilities, labels)]
 
 
 def _dense_gradient(op: Any, dloss: Any, dbackprop: Any) -> Sequence[Any]:

@@ -6,6 +6,7 @@ pieces, so that reading too far, reading unwritten scratch or depending on neigh
 from __future__ import annotations
 
 import ctypes
+import itertools
 import mmap
 import struct
 from collections.abc import Sequence
@@ -327,8 +328,7 @@ def test_updates_in_place_with_several_outputs(target: str, columns: Size) -> No
         Let("next", prim("add", prim("mul", const(0.5, float32), momentum), _acc())),
         Store("v", (m, n), v), Store("w", (m, n), prim("sub", weight, prim("mul", Var("rate", float32), v))),
         Store("c", (m, n), cast(prim("lt", const(0.0, float32), _acc()), float32)))
-    extra = tuple(Param(name, float32, (M, columns), "inout") for name in ("v", "w")) + (
-        Param("r", float32, (), "in"),)
+    extra = (*tuple(Param(name, float32, (M, columns), "inout") for name in ("v", "w")), Param("r", float32, (), "in"))
     compiled = Compiled(product(columns=columns, layout="tn", body=body, extra=extra,
                                 before=(Let("rate", Load("r", (), float32)),)), TARGETS[target])
     for rows, width, depth in ((14, 37, 20), (3, 5, 600), (70, 65, 3)):
@@ -417,7 +417,7 @@ def test_pieces_give_the_same_bits(layout: str, sizes: tuple[int, int, int]) -> 
     items = compiled.items(given)
     assert items > 2
     cuts = [0, *sorted(rng.choice(np.arange(1, items), 2, replace=False).tolist()), items]
-    pieces = list(zip(cuts, cuts[1:], strict=False))[::-1]
+    pieces = list(itertools.pairwise(cuts))[::-1]
     results = []
     for run_pieces in (None, [(i, i + 1) for i in range(items)], pieces):
         arrays = {"a": left, "b": right, "c": poison((rows, columns), float32)}

@@ -135,7 +135,8 @@ class Generator:
             del self.axes[axis]
             if kind == "arg":
                 best = self.name()
-                stmt = Reduce((best, name + "_at", name), (self.pick("argmax", "argmin"), "sum"), axis, size(extent), (),
+                combiners = (self.pick("argmax", "argmin"), "sum")
+                stmt = Reduce((best, name + "_at", name), combiners, axis, size(extent), (),
                               (values[0], Axis(axis), values[1]))
                 self.vars.append(Var(best, int32))
                 return [stmt, *self.remember(name), Let(self.name(), cast(Var(name + "_at", int64), int32))]

@@ -62,7 +62,7 @@ class _Area:
 def partition(kernel: Kernel, statement: Contract, target: Target) -> Partition:
     """Return how `statement`, the work of `kernel`, is split and what it needs.  Raises BackendError."""
     t = tiling(kernel, statement, target)
-    sizes = {name: TYPICAL for name in kernel.sizes}
+    sizes = dict.fromkeys(kernel.sizes, TYPICAL)
     rows, columns, depth, steps = (dim.evaluate(s, sizes) for s in (
         dim.minimum(t.row_block, t.rows.extent), dim.minimum(t.column_block, t.columns.extent),
         t.depth.extent, t.outer_steps))

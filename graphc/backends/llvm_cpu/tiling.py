@@ -166,7 +166,7 @@ def tiling(kernel: Kernel, statement: Contract, target: Target) -> Tiling:
     none = Range(None, 1)
     (rows, a), (columns, b) = (m[-1] if m else none, contract.a), (n[-1] if n else none, contract.b)
     along = _epilogue_axis(kernel, contract.body, rows, columns)
-    if _narrow(columns, rows, tile) or along == rows and not _narrow(rows, columns, tile):
+    if _narrow(columns, rows, tile) or (along == rows and not _narrow(rows, columns, tile)):
         (rows, a), (columns, b) = (columns, b), (rows, a)
     depth = k[-1] if k else none
     left, left_way = _left(kernel, cast(cast(a, contract.acc_dtype), dtype), rows, depth)
