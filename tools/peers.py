@@ -306,7 +306,8 @@ def onnxruntime(w: Workload, threads: int) -> Step | None:
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     if w.kind == "overhead":
-        return lambda i: float(session.run(None, {"x": arrays["x"]})[0])
+        fed = {"x": np.asarray(arrays["x"])}
+        return lambda i: float(session.run(None, fed)[0])
     binding = session.io_binding()
     for k, v in arrays.items():
         binding.bind_ortvalue_input(k, onnxruntime.OrtValue.ortvalue_from_numpy(v))
