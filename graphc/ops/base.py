@@ -23,7 +23,7 @@ from graphc.kernel.primitives import cast
 
 
 class Kind(Enum):
-    """What supplies the rest of an op (HOUSE: an op, once)."""
+    """What supplies the rest of an op (ARCHITECTURE: Ops)."""
 
     SOURCE = "source"            # no inputs: Placeholder, Const, VariableV2, Range, Fill ...
     ELEMENTWISE = "elementwise"  # one scalar expression, inputs broadcast
@@ -255,7 +255,7 @@ GradientFunction: TypeAlias = Callable[..., Sequence[Any]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Op:
-    """One op.  See HOUSE "An op, once".
+    """One op, told once.
 
     name: TensorFlow 1's op type where there is one.  kind: see Kind.  inputs: names of the inputs, the last one
     "*values" where any number may come.  attrs: name -> default (REQUIRED for none).

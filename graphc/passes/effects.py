@@ -1,6 +1,6 @@
 """Effects as values: which content of a variable each read sees.
 
-Owns the order of writes (HOUSE: effects are values).  Knows the user's graph and which of its operations run; makes no
+Owns the order of writes (ARCHITECTURE: The IR).  Knows the user's graph and which of its operations run; makes no
 IR.  Law: a read sees exactly the writes that are its data or control ancestors, and what those build on; writes that
 nothing orders take creation order.  Creation order is an order of ancestors too (inputs are made before their
 users), so the writes of a variable form one chain, and a read sees the chain up to its latest ancestor.

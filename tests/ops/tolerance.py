@@ -1,6 +1,6 @@
 """How far a backend may be from the oracle, stated once.
 
-Owns the tolerances (HOUSE, Tests).  Knows the ops that sum.  Invariants: NaN, infinities, integers and bools are exact;
+Owns the tolerances.  Knows the ops that sum.  Invariants: NaN, infinities, integers and bools are exact;
 a sum of K products is within c sqrt(K) eps sum|a||b|, and never above K eps sum|a||b|; else a result is within the
 sample's units of last place.
 """
