@@ -3,8 +3,8 @@
 Owns the one seam between the user's graph and the compiler: prunes to the fetches, cuts at the feeds, makes effects
 values, moves static inputs into attrs, binds and unifies sizes, infers full types.  Knows graphs, ops and the IR; must
 not know backends.  Laws: the Function computes what the graph means (ARCHITECTURE: The IR); a read sees exactly the
-writes before it (effects.py); two unknown sizes that meet are assumed equal, and each such assumption is a condition of the
-Function.  Invariant: pure, deterministic, iterative, near-linear in the operations that run.
+writes before it (effects.py); two unknown sizes that meet are assumed equal, and each such assumption is a condition
+of the Function.  Invariant: pure, deterministic, iterative, near-linear in the operations that run.
 """
 from __future__ import annotations
 
