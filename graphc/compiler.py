@@ -92,11 +92,20 @@ def compile_program(fetches: Sequence[Tensor], feeds: Sequence[Tensor], targets:
 
 def make_plan(function: Function, options: Options, pipeline: Pipeline | None = None) -> Plan:
     """Return the plan of a function: optimised, fused, lowered, with a memory plan that was checked."""
+    return lay_out(prepare(function, options, pipeline or Pipeline(options)))
+
+
+def prepare(function: Function, options: Options, pipeline: Pipeline) -> Function:
+    """Return a function after all passes: optimised, fused and in the order it runs.  Raises PassError."""
     guards = (GUARD,) if options.check_numerics else ()
-    function = (pipeline or Pipeline(options)).run(function, (*LEVELS[options.level], *guards, *FUSION))
-    lowered = lower(function)
+    return pipeline.run(function, (*LEVELS[options.level], *guards, *FUSION))
+
+
+def lay_out(fused: Function) -> Plan:
+    """Return the plan of a prepared function: lowered, with a memory plan that was checked."""
+    lowered = lower(fused)
     lowered.steps = coalesce(lowered.steps)
-    plan = plan_memory(function, lowered)
+    plan = plan_memory(fused, lowered)
     check_memory(plan)
     return plan
 

@@ -8,7 +8,7 @@ the plan holds for all sizes and only offsets change.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from graphc.ir import dim
 from graphc.ir.dim import Size
@@ -156,12 +156,16 @@ class _Writer:
                 return Loop(self.steps(step.body), step.count, count, condition, step.limit, slices, index, taken)
 
     def kernel(self, kernel: Kernel) -> int:
-        """The number of a kernel; equal ones share it."""
+        """The number of a kernel; equal ones share it, and it comes from the ops of all of them."""
         text = format_kernel(kernel)
-        if text not in self.kernels:
-            self.kernels[text] = len(self.bodies)
+        number = self.kernels.setdefault(text, len(self.bodies))
+        if number == len(self.bodies):
             self.bodies.append(kernel)
-        return self.kernels[text]
+        elif not set(kernel.provenance) <= set(self.bodies[number].provenance):
+            known = self.bodies[number]
+            together = tuple(dict.fromkeys((*known.provenance, *kernel.provenance)))
+            self.bodies[number] = replace(known, provenance=together)
+        return number
 
     def buffer(self, cell: Cell) -> int:
         """The number of the buffer that a cell is a view of.  Each temporary, and each slice, which its loop moves, has
