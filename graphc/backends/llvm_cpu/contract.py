@@ -24,15 +24,14 @@ from dataclasses import dataclass
 
 from graphc.backends.llvm_cpu.builder import Value
 from graphc.backends.llvm_cpu.microkernel import Tile, microkernel
-from graphc.backends.llvm_cpu.pack import Span, evaluate_lanes, evaluate_rows, for_vectors, transpose_panel
+from graphc.backends.llvm_cpu.pack import Span, evaluate_lanes, evaluate_rows, for_vectors, prefetch, transpose_panel
 from graphc.backends.llvm_cpu.render import Context, Linear, Operand, Renderer
-from graphc.backends.llvm_cpu.tiling import Range, Tiling, Way, stride, tiling
+from graphc.backends.llvm_cpu.tiling import TYPICAL, Range, Tiling, Way, stride, tiling
 from graphc.ir import dim
 from graphc.ir.dim import Size
+from graphc.kernel import walk
 from graphc.kernel.ir import Contract, Expr, Kernel, Load
 from graphc.kernel.target import Target
-
-TYPICAL = 128  # a size that is not known, for estimates
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +202,11 @@ class _Product:
                     sums = self._at(sums, number * tile.size)
                 left, left_step = self._left(context, rows, depth, panels, down.index)
                 operands = (left, left_step, right, right_step, sums, depth.count, more)
+                if last.constant:
+                    self._claim(context, panels.first(down.index), rows, part)
+                else:
+                    with b.when(last):
+                        self._claim(context, panels.first(down.index), rows, part)
                 self._multiply(panels.height(down.index), ", ".join(v.typed for v in operands))
                 panel = panels.span(rows, down.index)
                 if last.constant:
@@ -260,7 +264,8 @@ class _Product:
         height = panels.first(panels.count)
         match t.left_way:
             case Way.ROWS:
-                evaluate_rows(self.renderer, context, t.left, tile, rows, height, depth, self.left, t.left_layout.row)
+                evaluate_rows(self.renderer, context, t.left, tile, rows, height, depth, self.left, t.left_layout.row,
+                              t.is_far)
             case Way.LANES:
                 with b.loop(b.i64(0), panels.count) as loop:
                     target = self._at(self.left, loop.index * (tile.rows * t.max_depth))
@@ -312,6 +317,25 @@ class _Product:
                     evaluate_lanes(self.renderer, context, t.right, tile, columns, tile.columns, depth, self.right)
                 return (b.select(ragged, self.right, self._address(t.right, context, columns, depth)),
                         b.select(ragged, packed[1], self._stride(t.right, t.depth)))
+
+    def _claim(self, context: Context, first: Value, rows: Span, columns: Span) -> None:
+        """Build prefetches, for writing, of the lines that the epilogue will store a tile to: they arrive during
+        the multiplications."""
+        t, b, tile = self.t, self.b, self.tile
+        if not t.is_far or t.along != t.columns or t.columns.name is None or t.rows.name is None:
+            return
+        for s in walk.stores(t.body):
+            shape = walk.buffers(self.kernel)[s.buffer][1]
+            step = walk.linear_coefficient(s.index, shape, t.rows.name)
+            if step is None or walk.linear_coefficient(s.index, shape, t.columns.name) != 1:
+                continue
+            inner = context.bound({**rows.at(first), **columns.at(b.i64(0))})
+            offset = self.renderer.offset(s.buffer, [self.renderer.scalar(i, inner) for i in s.index], inner)
+            start = self._at(self.renderer.buffers[s.buffer].pointer, offset)
+            for i in range(tile.rows):
+                line = self._at(start, self._size(step) * i)
+                for j in range(tile.vectors):
+                    prefetch(b, self._at(line, b.i64(j * tile.lanes)), write=True)
 
     # -- epilogue -----------------------------------------------------------------------------
 

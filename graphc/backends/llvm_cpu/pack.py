@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from graphc.backends.llvm_cpu.builder import Builder, Module, Value
 from graphc.backends.llvm_cpu.microkernel import Tile
 from graphc.backends.llvm_cpu.render import Context, Linear, Operand, Renderer
-from graphc.kernel.ir import Expr
+from graphc.kernel.ir import Expr, Load
+
+ROWS_AHEAD = 4  # rows that are asked for before they are packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +59,35 @@ def for_vectors(b: Builder, count: Value, lanes: int, body: Callable[[Value, Val
 
 
 def evaluate_rows(renderer: Renderer, context: Context, expr: Expr, tile: Tile, rows: Span, height: Value,
-                  depth: Span, target: Value, step: int) -> None:
+                  depth: Span, target: Value, step: int, is_far: bool = False) -> None:
     """Build target[i * step + k] = expr(row i, depth k) for i < height; rows that are not there repeat the
-    last one.  Up to a vector of zeros is written behind each row."""
+    last one.  Up to a vector of zeros is written behind each row.  is_far: rows are asked for ahead."""
     b = renderer.b
     with b.loop(b.i64(0), height) as loop:
         place = rows.at(b.intrinsic("smin", loop.index, rows.count - 1))
+        ahead = rows.at(loop.index + ROWS_AHEAD)
         row = b.at(target, loop.index * step, tile.element)
 
         def vector(k: Value, mask: Value | None) -> None:
             inner = context.bound({**place, **depth.along(k)}, lanes=tile.lanes, mask=mask)
             b.store(renderer.vector(expr, inner), b.at(row, k, tile.element))
+            if is_far and isinstance(expr, Load) and expr.predicate is None:
+                prefetch(b, address(renderer, context.bound({**ahead, **depth.at(k)}), expr, tile))
 
         for_vectors(b, depth.count, tile.lanes, vector)
+
+
+def address(renderer: Renderer, context: Context, load: Load, tile: Tile) -> Value:
+    """Return where the element of `load` lies."""
+    offset = renderer.offset(load.buffer, [renderer.scalar(i, context) for i in load.index], context)
+    assert isinstance(offset, Value)
+    return renderer.b.at(renderer.buffers[load.buffer].pointer, offset, tile.element)
+
+
+def prefetch(b: Builder, place: Value, write: bool = False, level: int = 3) -> None:
+    """Ask for the cache line of `place`; where nothing is there, nothing happens.  level: 3 first, 2 second level."""
+    b.declare("llvm.prefetch.p0", "void", ("ptr", "i32", "i32", "i32"))
+    b.line(f"call void @llvm.prefetch.p0({place.typed}, i32 {int(write)}, i32 {level}, i32 1)")
 
 
 def evaluate_lanes(renderer: Renderer, context: Context, expr: Expr, tile: Tile, lanes: Span, width: int,

@@ -29,6 +29,7 @@ FEW_ROWS = 36  # rows of an item at least, where rows are split to have work for
 COLUMNS = 512  # columns of an item at most, where B is read where it lies
 FEW_COLUMNS = 64  # columns of an item at least
 PACKED_COLUMNS = 128  # columns of an item that packs B, or where their number is not known
+TYPICAL = 128  # a size that is not known, for estimates
 ITEMS = 24  # items that are worth having: eight threads can share them evenly
 
 
@@ -59,7 +60,8 @@ class Tiling:
     that has the lanes in the epilogue (the columns, the rows, or none: then it runs element by element).
     row_block, column_block, depth_block: elements of a block, equal but for the last one, so that threads
     have equal work (rows in units of the tile); row_blocks, column_blocks, depth_blocks: their number.
-    max_rows, max_columns, max_depth: bounds of the blocks, for the scratch.
+    max_rows, max_columns, max_depth: bounds of the blocks, for the scratch.  is_far: whether the operands and the
+    output do not fit the second-level cache, so that memory is asked for before it is needed.
     """
 
     tile: Tile
@@ -84,6 +86,7 @@ class Tiling:
     max_rows: int
     max_columns: int
     max_depth: int
+    is_far: bool
 
     @property
     def batches(self) -> Size:
@@ -182,7 +185,14 @@ def tiling(kernel: Kernel, statement: Contract, target: Target) -> Tiling:
     return Tiling(
         tile, dtype, batch, rows, columns, depth, k[:-1], left, left_way, right, right_way, contract.body, along,
         row_block, row_blocks, column_block, column_blocks, depth_block, depth_blocks,
-        max_rows, COLUMNS if direct else PACKED_COLUMNS, depth_block if isinstance(depth_block, int) else DEPTH)
+        max_rows, COLUMNS if direct else PACKED_COLUMNS, depth_block if isinstance(depth_block, int) else DEPTH,
+        _is_far(rows.extent, columns.extent, depth.extent, tile, target))
+
+
+def _is_far(m: Size, n: Size, k: Size, tile: Tile, target: Target) -> bool:
+    """Whether a product of these sizes (a typical number for those not known) exceeds the second-level cache."""
+    m, n, k = (size if isinstance(size, int) else TYPICAL for size in (m, n, k))
+    return (m * k + k * n + m * n) * tile.bytes > target.l2
 
 
 def _blocks(tile: Tile, rows: Size, columns: Size, batches: Size, direct: bool,
