@@ -30,6 +30,7 @@ from graphc.dsl import (
     nn,
     operators,
     random,
+    signature,
     train,
     variables,
 )
@@ -41,7 +42,8 @@ from graphc.graph.operation import Operation
 from graphc.graph.tensor import IndexedSlices, Tensor
 from graphc.session import InteractiveSession, Session
 
-_MODULES = (array, checks, clip, collections, control, elementwise, gradient, host, linear, random, variables)
+_MODULES = (array, checks, clip, collections, control, elementwise, gradient, host, linear, random, signature,
+            variables)
 
 _PYTHON_NAMES = {"range_": "range", "tuple_": "tuple", "slice_": "slice"}
 """Functions whose name is one of Python's own inside the language."""

@@ -87,6 +87,14 @@ class ParseError(GraphcError, ValueError):
     """A text is not valid .gir; the message gives line and column."""
 
 
+class ModelError(GraphcError, ValueError):
+    """A file is no model, or its signature or checkpoint does not fit its graph."""
+
+
+class ProgramFileError(GraphcError, ValueError):
+    """A saved program cannot be written, read or run; the message says why and what would help."""
+
+
 class OpError(GraphcError):
     """A failure of `Session.run`.  Source: tf.errors.OpError.
 

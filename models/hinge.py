@@ -35,11 +35,18 @@ def build(features: int, classes: int, rate: float = 0.01, penalty: float = 1e-3
         scores = tf.nn.xw_plus_b(x, w, b, name="scores")
         loss = tf.add(tf.reduce_mean(hinge_losses(scores, y)), penalty * tf.nn.l2_loss(w), name="loss")
         train = tf.train.MomentumOptimizer(rate, 0.9, use_nesterov=True).minimize(loss)
-        right = tf.equal(tf.argmax(scores, axis=1, output_type=tf.int32), y)
+        predicted = tf.argmax(scores, axis=1, output_type=tf.int32, name="class")
+        right = tf.equal(predicted, y)
         accuracy = tf.reduce_mean(tf.cast(right, tf.float32), name="accuracy")
+        tf.signature(inputs={"x": x}, outputs={"class": predicted, "scores": scores})
         return training.Model(
             graph, x, y, loss, train, {"accuracy": accuracy}, tf.global_variables_initializer(), [w, b]
         )
+
+
+def model() -> training.Model:
+    """Return the classifier for MNIST's digits, 28 x 28 pixels: what `graphc compile` builds."""
+    return build(28 * 28, 10)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:

@@ -41,9 +41,15 @@ def build(
         train = tf.train.GradientDescentOptimizer(rate).minimize(loss)
         right = tf.equal(tf.cast(tf.greater(logits, 0.0), tf.int32), y)
         accuracy = tf.reduce_mean(tf.cast(right, tf.float32), name="accuracy")
+        tf.signature(inputs={"x": x}, outputs={"probability": tf.sigmoid(logits, name="probability")})
         return training.Model(
             graph, x, y, loss, train, {"accuracy": accuracy}, tf.global_variables_initializer(), [w, b]
         )
+
+
+def model() -> training.Model:
+    """Return the regression on the thirty measurements: what `graphc compile` builds."""
+    return build(30)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:

@@ -48,8 +48,10 @@ def build(
         step = tf.train.get_or_create_global_step()
         falling = tf.train.exponential_decay(rate, step, decay_steps, 0.9)
         train = tf.train.AdamOptimizer(falling).minimize(loss, global_step=step)
-        right = tf.equal(tf.argmax(logits, axis=1, output_type=tf.int32), y)
+        predicted = tf.argmax(logits, axis=1, output_type=tf.int32, name="class")
+        right = tf.equal(predicted, y)
         accuracy = tf.reduce_mean(tf.cast(right, tf.float32), name="accuracy")
+        tf.signature(inputs={"x": x}, outputs={"class": predicted, "logits": logits})
         return training.Model(
             graph,
             x,
@@ -61,6 +63,11 @@ def build(
             tf.trainable_variables(),
             training_now,
         )
+
+
+def model() -> training.Model:
+    """Return the network for MNIST's digits, 28 x 28 pixels: what `graphc compile` builds."""
+    return build(28 * 28, 10)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:

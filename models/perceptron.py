@@ -35,9 +35,15 @@ def build(features: int, rate: float = 1.0) -> training.Model:
             name="train",
         )
         loss = tf.reduce_mean(tf.abs(mistake), name="loss")
+        tf.signature(inputs={"x": x}, outputs={"fires": fires})
         return training.Model(
             graph, x, y, loss, train, {"accuracy": 1.0 - loss}, tf.global_variables_initializer(), [w, b]
         )
+
+
+def model() -> training.Model:
+    """Return the perceptron for two of MNIST's digits, 28 x 28 pixels: what `graphc compile` builds."""
+    return build(28 * 28)
 
 
 def two_classes(data: real_data.DataSet, a: int, b: int) -> real_data.DataSet:

@@ -25,11 +25,18 @@ def build(features: int, classes: int, rate: float = 0.5) -> training.Model:
         logits = tf.nn.xw_plus_b(x, w, b, name="logits")
         loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=y, logits=logits), name="loss")
         train = tf.train.GradientDescentOptimizer(rate).minimize(loss)
-        right = tf.equal(tf.argmax(logits, axis=1, output_type=tf.int32), y)
+        predicted = tf.argmax(logits, axis=1, output_type=tf.int32, name="class")
+        right = tf.equal(predicted, y)
         accuracy = tf.reduce_mean(tf.cast(right, tf.float32), name="accuracy")
+        tf.signature(inputs={"x": x}, outputs={"class": predicted, "logits": logits})
         return training.Model(
             graph, x, y, loss, train, {"accuracy": accuracy}, tf.global_variables_initializer(), [w, b]
         )
+
+
+def model() -> training.Model:
+    """Return the model for MNIST's digits, 28 x 28 pixels: what `graphc compile` builds."""
+    return build(28 * 28, 10)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:

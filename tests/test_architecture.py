@@ -18,6 +18,7 @@ ROOMS = [
     ("errors",),
     ("source",),
     ("dtypes",),
+    ("tensorfile",),
     ("options",),
     ("frames",),
     ("ir.dim",),

@@ -422,10 +422,23 @@ def reset_default_graph() -> None:
     _Graphs.bottom = Graph()
 
 
+@contextmanager
+def fresh_default_graph() -> Iterator[None]:
+    """Let a block begin as a new process does: with an empty default graph, which it may replace, and no default
+    session; afterwards everything is as before."""
+    bottom, graph_items, session_items = _Graphs.bottom, graphs.items, sessions.items
+    _Graphs.bottom, graphs.items, sessions.items = Graph(), [], []
+    try:
+        yield
+    finally:
+        _Graphs.bottom, graphs.items, sessions.items = bottom, graph_items, session_items
+
+
 def get_default_session() -> Any:
     """Return the innermost default session of this thread, or None.  Source: tf.get_default_session."""
     return sessions.top()
 
 
 __all__ = ["Graph", "GraphKeys", "IndexedSlices", "InternalError", "Operation", "Rules", "Tensor", "default_session",
-           "get_default_graph", "get_default_session", "graphs", "near_names", "reset_default_graph", "sessions"]
+           "fresh_default_graph", "get_default_graph", "get_default_session", "graphs", "near_names",
+           "reset_default_graph", "sessions"]
