@@ -286,7 +286,9 @@ tick:
   store ptr %following, ptr %frame
   ret i64 $TICK
 }
+"""
 
+_PYTHON = """
 ; The same as a function that Python calls without ctypes: METH_NOARGS, self is the frame's address as int.
 ; The interpreter's functions are given by address, so that this object needs no symbol of Python.
 @python = internal global [4 x ptr] zeroinitializer
@@ -320,8 +322,9 @@ IMPORTS = ("memcpy", "memset", "syscall", "clock_gettime", "sched_yield", "sched
            "pthread_cond_init", "pthread_cond_wait", "pthread_cond_broadcast")
 
 
-def driver_text(where: Platform, delay: str = "") -> str:
-    """Return the driver and the pool as one LLVM module.  `delay`: see pool.pool_text."""
-    return Template(_DRIVER).substitute(
+def driver_text(where: Platform, delay: str = "", python: bool = True) -> str:
+    """Return the driver and the pool as one LLVM module.  `delay`: see pool.pool_text.  python: with the
+    functions that enter from Python, and their table of the interpreter's functions."""
+    return Template(_DRIVER + (_PYTHON if python else "")).substitute(
         POOL=pool_text(where, delay), END=END, CALL=CALL, FORK=FORK, COPY=COPY, LOOP=LOOP, NEXT=NEXT, BRANCH=BRANCH,
         JUMP=JUMP, HOST=HOST, LINK=LINK, DONE=DONE, CALL_HOST=CALL_HOST, TICK=TICK, FAILED=FAILED, STEP_NS=STEP_NS)

@@ -39,6 +39,7 @@ _PROGBITS, _SYMTAB, _STRTAB, _RELA, _HASH, _DYNAMIC, _NOBITS, _DYNSYM = 1, 2, 3,
 _UNWIND, _INIT_ARRAY, _FINI_ARRAY = 0x70000001, 14, 15
 _WRITE, _ALLOC, _EXECUTE, _THREAD_LOCAL = 1, 2, 4, 0x400
 _UNDEFINED, _RESERVED = 0, 0xFF00
+_GLOBAL_OBJECT = 0x11
 
 _R_64, _R_PC32, _R_PLT32, _R_GLOB_DAT, _R_RELATIVE, _R_GOTPCREL = 1, 2, 4, 6, 8, 9
 _R_PC64, _R_GOTPCRELX, _R_REX_GOTPCRELX = 24, 41, 42
@@ -125,6 +126,13 @@ def _parse(image: bytes) -> _Object:
     return _Object(sections, symbols)
 
 
+def _data(blobs: Mapping[str, bytes]) -> _Object:
+    """An object that defines `blobs` as read-only data."""
+    numbered = tuple(enumerate(blobs.items(), 1))
+    return _Object({i: _Section(".rodata", _PROGBITS, _ALLOC, blob, len(blob), 64) for i, (_, blob) in numbered},
+                   [_Symbol(name, _GLOBAL_OBJECT, i, 0, len(blob)) for i, (name, blob) in numbered])
+
+
 def _sysv_hash(name: str) -> int:
     h = 0
     for c in name.encode():
@@ -163,14 +171,16 @@ class _Area:
 
 
 def link(objects: Iterable[bytes], exports: Sequence[str], soname: str,
-         imports: Iterable[str] = ("memcpy", "memset"), needed: Sequence[str] = (LIBC,)) -> bytes:
+         imports: Iterable[str] = ("memcpy", "memset"), needed: Sequence[str] = (LIBC,),
+         data: Mapping[str, bytes] | None = None) -> bytes:
     """Return a shared library that exports the functions and data called `exports`.
 
     objects: relocatable ELF objects for x86-64 (position independent code).  imports: names that may
-    stay undefined; the loader finds them in the libraries `needed`.  Raises LinkError for a symbol that
-    is undefined or defined twice, or for anything in the objects that is not supported.
+    stay undefined; the loader finds them in the libraries `needed`.  data: read-only bytes by the symbol
+    that names their first, aligned to 64.  Raises LinkError for a symbol that is undefined or defined
+    twice, or for anything in the objects that is not supported.
     """
-    parsed = [_parse(o) for o in objects]
+    parsed = [_data(data or {}), *(_parse(o) for o in objects)]  # data first: what code reaches lies close to it
     defined: dict[str, tuple[_Object, _Symbol]] = {}
     wanted: dict[str, None] = {}
     for o in parsed:

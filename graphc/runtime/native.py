@@ -34,13 +34,18 @@ class Native:
     owner: Any
 
 
-def compile_object(text: str, name: str) -> bytes:
-    """Return LLVM IR `text` as an object file for this kind of machine, any of its models."""
+def compile_object(text: str, name: str, triple: str = "") -> bytes:
+    """Return LLVM IR `text` as an object file for any model of the machines that `triple` names; of this kind if ""."""
     import llvmlite.binding as llvm
 
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    machine = llvm.Target.from_default_triple().create_target_machine(
+    if triple:
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+    else:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+    found = llvm.Target.from_triple(triple) if triple else llvm.Target.from_default_triple()
+    machine = found.create_target_machine(
         cpu="", features="", opt=1, reloc="pic", codemodel="default")
     module = llvm.parse_assembly(text)
     module.name = name

@@ -34,15 +34,23 @@ class Platform:
     def host() -> Platform:
         """Return the description of this machine.  Raises NotImplementedError where there are no pthreads."""
         machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
+        return Platform.of(sys.platform, machine)
+
+    @staticmethod
+    def of(system: str, machine: str) -> Platform:
+        """Return the description of a system ("linux", "darwin") on a processor ("x86_64", "aarch64", ...).
+
+        Raises NotImplementedError where there are no pthreads.
+        """
         pause, declaration = {
             "x86_64": ("call void @llvm.x86.sse2.pause()", "declare void @llvm.x86.sse2.pause()"),
             "aarch64": ("call void @llvm.aarch64.hint(i32 1)", "declare void @llvm.aarch64.hint(i32)"),
         }.get(machine, ("fence seq_cst", ""))
-        if sys.platform == "linux":
+        if system == "linux":
             return Platform({"x86_64": 202, "aarch64": 98}.get(machine), pause, 1, 0, declaration)
-        if sys.platform == "darwin":
+        if system == "darwin":
             return Platform(None, pause, 6, 1, declaration)
-        raise NotImplementedError(f"the native step driver needs pthreads; there are none on {sys.platform}")
+        raise NotImplementedError(f"the native step driver needs pthreads; there are none on {system}")
 
 
 _TYPES = """
