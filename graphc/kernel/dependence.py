@@ -6,10 +6,12 @@ iteration is stored or loaded in another; False means that no proof was found.
 
 The proof looks for one index position whose value is step * t + base + [0, spread] at iteration t, with
 the same step and base (apart from a known gap) for both accesses of a pair: they can meet in different
-iterations only if step * (t - u) falls into [gap - spread, gap + spread].
+iterations only if step * (t - u) falls into [gap - spread, gap + spread].  Where what spreads comes in multiples of
+one number that all iterations together do not reach (phases of a strided axis), they do not meet either.
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -33,12 +35,14 @@ class _Access:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """The values step * t + base + offset + [0, spread]; base: terms that no iteration changes."""
+    """The values step * t + base + offset + [0, spread]; base: terms that no iteration changes.  stride: every value in
+    the spread is a multiple of it (0 where it is not known, or nothing spreads)."""
 
     step: Size
     base: tuple[tuple[str, Size], ...]
     offset: Size
     spread: Size
+    stride: int
 
 
 @dataclass(slots=True)
@@ -125,6 +129,9 @@ def _never_equal(p: _Line, q: _Line, count: Size | None) -> bool:
     if count is None or not _at_least(p.step, 0):
         return False
     reach = p.step * (count - 1)  # no number of steps reaches the range
+    common = math.gcd(p.stride, q.stride)
+    if gap == 0 and _at_least(p.step, 1) and _at_least(common - reach, 1):
+        return True  # nor the next multiple
     return _at_least(gap - p.spread - reach, 1) or _at_least(0 - gap - q.spread - reach, 1)
 
 
@@ -159,6 +166,7 @@ def _line(e: Expr, inner: Extents, axis: str, found: _Body) -> _Line | None:
     step: Size = form.coefficient(axis)
     spread: Size = 0
     low: Size = 0
+    stride = 0
     base: list[tuple[str, Size]] = []
     for name, c in form.terms:
         if name == axis:
@@ -170,6 +178,7 @@ def _line(e: Expr, inner: Extents, axis: str, found: _Body) -> _Line | None:
         if extent is None:
             return None
         width = c * (extent - 1)
+        stride = math.gcd(stride, c if isinstance(c, int) else 1)
         if _at_least(c, 0):
             spread = spread + width
         elif _at_least(0 - c, 0):
@@ -177,6 +186,6 @@ def _line(e: Expr, inner: Extents, axis: str, found: _Body) -> _Line | None:
         else:
             return None
     if not isinstance(step, int) or step >= 0:
-        return _Line(step, tuple(base), form.offset + low, spread)
+        return _Line(step, tuple(base), form.offset + low, spread, stride)
     # A falling index: its negation rises.
-    return _Line(-step, tuple((n, 0 - c) for n, c in base), 0 - form.offset - low - spread, spread)
+    return _Line(-step, tuple((n, 0 - c) for n, c in base), 0 - form.offset - low - spread, spread, stride)

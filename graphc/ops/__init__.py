@@ -6,6 +6,7 @@ from graphc.ops import (
     base,
     cast,
     contraction,
+    convolution,
     elementwise_binary,
     elementwise_unary,
     host,
@@ -16,6 +17,7 @@ from graphc.ops import (
     movement,
     nn,
     padding,
+    pooling,
     random,
     reductions,
     scan,
@@ -24,6 +26,7 @@ from graphc.ops import (
     special,
     state,
     structured,
+    winograd,
 )
 
 base.seal()
@@ -32,6 +35,7 @@ __all__ = [
     "base",
     "cast",
     "contraction",
+    "convolution",
     "elementwise_binary",
     "elementwise_unary",
     "host",
@@ -42,6 +46,7 @@ __all__ = [
     "movement",
     "nn",
     "padding",
+    "pooling",
     "random",
     "reductions",
     "scan",
@@ -50,4 +55,5 @@ __all__ = [
     "special",
     "state",
     "structured",
+    "winograd",
 ]

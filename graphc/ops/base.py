@@ -181,6 +181,52 @@ class Contracting:
     spec: Callable[[Mapping[str, Any], Sequence[TensorType]], tuple[str, str, str]]
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where input `input` is read: an int64 expression per axis, over the axes of a `Windows`; and where that is inside
+    of it (None: everywhere).  Elsewhere the factor is zero."""
+
+    input: int
+    index: tuple[Expr, ...]
+    inside: Expr | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """An axis of an output as two: its index is outer * count + inner, inner < count.  The two stand for the axis in
+    places: phases of a strided window (the inner one), groups of channels (the outer one)."""
+
+    outer: str
+    inner: str
+    count: Size
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """A sum of products at computed positions: out[axes] = sum over `summed` of a[place] * b[place].
+
+    sizes: of each axis, by name; places never mention an axis of size 1.  out: the axis of each axis of the output, ""
+    where its size is 1.  summed: in the order of the loops, at least one.  splits: axes of the output that places
+    mention in two parts.
+    """
+
+    sizes: Mapping[str, Size]
+    out: tuple[str, ...]
+    summed: tuple[str, ...]
+    a: Place
+    b: Place
+    splits: Mapping[str, Split] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Convolving:
+    """Lowering of a sum of products over windows.  tiled: as a product of matrices (a Contract), the axes that one
+    operand alone mentions being its rows or columns; else element by element, for windows that share no work."""
+
+    windows: Callable[[Mapping[str, Any], Sequence[TensorType], Sequence[TensorType]], Windows]
+    tiled: bool = True
+
+
 class Routine(Protocol):
     """What a routine's lowering sees: buffers by number and types, and fresh names."""
 
@@ -210,6 +256,33 @@ class RoutineBody:
     inplace: Mapping[int, int] = field(default_factory=dict)
 
 
+class Stages(Protocol):
+    """What the lowering of a staged op sees: its inputs element by element, fresh names, and what becomes of its
+    result."""
+
+    attrs: Mapping[str, Any]
+    in_types: Sequence[TensorType]
+    out_types: Sequence[TensorType]
+
+    def load(self, i: int, index: Sequence[Expr], predicate: Expr | None = None) -> Expr:
+        """Input i at `index`; where `predicate` does not hold, nothing is read and the value is zero."""
+
+    def fresh(self, stem: str) -> str:
+        """A name not used in this kernel."""
+
+    def finish(self, points: Sequence[tuple[Sequence[Expr], Expr]]) -> tuple[tuple[Stmt, ...], list[tuple[Stmt, ...]]]:
+        """What follows the elements of the output at several points, each its index and its value: the statements that
+        all of them share, to run first, and those of each point, the stores among them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """Lowering by a hand-written kernel of stages over block scratch, whose result goes on through an epilogue: body
+    hands every element of output 0 to `stages.finish` exactly once, and stores nothing but scratch itself."""
+
+    body: Callable[[Stages], tuple[Stmt, ...]]
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """No code: output 0 is input 0's memory under another shape (reshape, expand_dims, identity)."""
@@ -222,7 +295,7 @@ class NotLowered:
     reason: str
 
 
-Lowering: TypeAlias = Pointwise | Reducing | Contracting | RoutineBody | View | NotLowered
+Lowering: TypeAlias = Pointwise | Reducing | Contracting | Convolving | RoutineBody | Staged | View | NotLowered
 
 
 @dataclass(frozen=True, slots=True)

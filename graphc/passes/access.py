@@ -22,7 +22,7 @@ from graphc.ir.types import Shape, TensorType
 from graphc.kernel import walk
 from graphc.kernel.cost import expression_cycles
 from graphc.kernel.ir import Axis, Const, Expr, Load, Prim, Var
-from graphc.ops.base import Contracting, Pointwise, Reducing, View, widen
+from graphc.ops.base import Contracting, Convolving, Pointwise, Reducing, Staged, View, Windows, widen
 
 UNIT = -1
 TYPICAL = 128  # what an unknown size is taken for in estimates
@@ -45,7 +45,8 @@ class Unit:
 
     kind: "map" (an element by itself), "reduce" or "contract".  sizes: of the domain axes 0, 1, ...; kept: how many of
     them, the first ones, the output has; labels: domain axis per axis of the output.  primitives, cycles: of one
-    element (cycles per vector).  inputs: of a reduction or product, the domain axis per axis of each input.
+    element (cycles per vector).  inputs: of a reduction or product, the domain axis per axis of each input; of a
+    convolution, whose inputs are read at computed positions, all axes of its domain in order.
     """
 
     value: Value
@@ -66,7 +67,7 @@ class Unit:
 
 def is_fusible(node: Node) -> bool:
     """Whether `node` is computed by composing expressions (not a view, a constant, a routine or a structured node)."""
-    return isinstance(node.op.lower, Pointwise | Reducing | Contracting)
+    return isinstance(node.op.lower, Pointwise | Reducing | Contracting | Convolving | Staged)
 
 
 def is_view(node: Node) -> bool:
@@ -149,6 +150,10 @@ def unit_of(value: Value) -> Unit:
             return _map_scalar(value, node) if scalar is not None else _map_point(value, node, lower)
         case Reducing() as lower:
             return _reduction(value, node, lower)
+        case Convolving() as lower:
+            return _convolution(value, node, lower)
+        case Staged():
+            return _staged(value, node)
         case _:
             return _product(value, node)
 
@@ -308,6 +313,31 @@ def _product(value: Value, node: Node) -> Unit:
     kind = "map" if not summed else "reduce" if is_reduction else "contract"
     return Unit(value, kind, tuple(product.sizes[c] for c in domain), len(out), labels, reads, 3, 2.0,
                 inputs if summed else ())
+
+
+def windows_of(node: Node) -> Windows:
+    """Return the sum over windows that a convolution node is."""
+    lower = node.op.lower
+    assert isinstance(lower, Convolving)
+    return lower.windows(node.attrs, [v.tensor for v in node.inputs], [v.tensor for v in node.outputs])
+
+
+def _convolution(value: Value, node: Node, lower: Convolving) -> Unit:
+    """The operands of a tiled one stay in memory: each of their elements is read by many windows."""
+    windows = windows_of(node)
+    out = [a for a in windows.out if a]
+    domain = (*out, *windows.summed)
+    number = {a: i for i, a in enumerate(domain)} | {"": UNIT}
+    reads = tuple(_read(v, None, lower.tiled) for v in node.inputs)
+    return Unit(value, "contract" if lower.tiled else "reduce", tuple(windows.sizes[a] for a in domain), len(out),
+                tuple(number[a] for a in windows.out), reads, 3, 2.0, (tuple(range(len(domain))),))
+
+
+def _staged(value: Value, node: Node) -> Unit:
+    """A product by its epilogue: over exactly the elements of its output; its inputs stay in memory."""
+    labels, sizes = _numbered(value.tensor.shape)
+    reads = tuple(_read(v, None, True) for v in node.inputs)
+    return Unit(value, "contract", sizes, len(sizes), labels, reads, 3, 2.0)
 
 
 def accumulator(dtype: DType) -> DType:

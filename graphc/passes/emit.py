@@ -6,10 +6,9 @@ computed in float32 and rounded at each op's output; depth of recursion is that 
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from graphc import dtypes
 from graphc.dtypes import DType
 from graphc.errors import InternalError
 from graphc.ir.dim import Size
@@ -18,9 +17,9 @@ from graphc.ir.types import TensorType
 from graphc.kernel import walk
 from graphc.kernel.ir import Axis, Const, Expr, Guard, Load, Param, Site, Var, const
 from graphc.kernel.primitives import cast, prim
-from graphc.ops.base import Contracting, Pointwise, Reducing, View, widen
-from graphc.passes.access import UNIT, Labels, literal, product_of
-from graphc.passes.indices import ZERO, reshaped
+from graphc.ops.base import Contracting, Convolving, Pointwise, Reducing, View, Windows, widen
+from graphc.passes.access import UNIT, Labels, accumulator, literal, product_of, windows_of
+from graphc.passes.indices import ZERO, quotient, remainder, reshaped
 
 Index: TypeAlias = tuple[Expr, ...]
 
@@ -174,6 +173,8 @@ class Emission:
             return self._load(source, at, predicate, other if other is not None else zero(source.tensor.dtype))
         both = self._intern(predicate) if outer is None else self._intern(prim("and", outer, predicate))
         inside = self.element(value, at, both)
+        if isinstance(inside, Load) and inside.predicate is both and inside.other == other:
+            return inside  # through views
         return inside if other is None else prim("select", predicate, inside, other)
 
     def _intern_all(self, index: Sequence[Expr]) -> Index:
@@ -273,7 +274,37 @@ def product_term(emission: Emission, node: Node) -> Expr:
 
 def factors(emission: Emission, node: Node) -> tuple[Expr, Expr]:
     """Return the factors of a contraction node at the generic point of the domain, in the accumulator's dtype."""
-    dtype = node.output.tensor.dtype
-    dtype = dtypes.float32 if dtype in (dtypes.float16, dtypes.bfloat16) else dtype
+    if isinstance(node.op.lower, Convolving):
+        windows = windows_of(node)
+        axes = window_axes(emission, node, windows)
+        for name, split in windows.splits.items():
+            whole = axes[name]
+            axes[split.outer] = quotient(whole, split.count, emission.extents)
+            axes[split.inner] = remainder(whole, split.count, emission.extents)
+        return window_factors(emission, node, windows, axes)
+    dtype = accumulator(node.output.tensor.dtype)
     a, b = (cast(emission.element(v, emission.input_place(node, i)), dtype) for i, v in enumerate(node.inputs))
+    return a, b
+
+
+def window_axes(emission: Emission, node: Node, windows: Windows) -> dict[str, Expr]:
+    """Return what the axes of a convolution node are at the generic point of the domain."""
+    names = (*(a for a in windows.out if a), *windows.summed)
+    return dict(zip(names, emission.input_place(node, 0), strict=True))
+
+
+def window_factors(emission: Emission, node: Node, windows: Windows, axes: Mapping[str, Expr]) -> tuple[Expr, Expr]:
+    """Return the factors of a convolution node where its axes are `axes`, in the accumulator's dtype; zero where a
+    window reaches beyond its operand."""
+    found = []
+    for place in (windows.a, windows.b):
+        v = node.inputs[place.input]
+        at = [walk.substitute(e, axes) for e in place.index]
+        if place.inside is None:
+            element = emission.element(v, at)
+        else:
+            inside = walk.substitute(place.inside, axes)
+            element = emission.conditional(v, at, inside, zero(v.tensor.dtype), None)
+        found.append(cast(element, accumulator(node.output.tensor.dtype)))
+    a, b = found
     return a, b

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from graphc.errors import InternalError
 from graphc.ir.function import Function, Node, Value
-from graphc.ops.base import Contracting, lookup
+from graphc.ops.base import Contracting, Convolving, Staged, lookup
 from graphc.passes.access import (
     UNIT,
     Unit,
@@ -39,12 +39,12 @@ def fuse(function: Function) -> Function:
     return Fuser(function).run()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why two values are not computed by one kernel."""
+    """Why two groups, by the numbers they had then (see Fuser.group_of), did not become one."""
 
-    first: Value
-    second: Value
+    first: int
+    second: int
     reason: str
 
 
@@ -62,11 +62,12 @@ class Fuser:
         self.nodes: dict[int, Node] = {}  # of those that are no kernels
         self.home: dict[Value, int] = {}
         self.users: dict[Value, set[int]] = {}
+        self._became: dict[int, int] = {}
         self.order: dict[Value, int] = {}
         self._needed = {root(v)[0] for v in self.function.results}
         self._operands: set[Value] = set()
         for node in self.function.nodes:
-            if isinstance(node.op.lower, Contracting):
+            if isinstance(node.op.lower, Contracting | Convolving | Staged):
                 self._operands.update(root(v)[0] for v in node.inputs)
             elif not is_fusible(node) and not is_view(node):
                 self._needed.update(root(v)[0] for v in node.inputs)
@@ -192,13 +193,14 @@ class Fuser:
         first, second = self.groups[a], self.groups[b]
         joint = join(self.space, first, second, lambda _: self._outside(a, b))
         if isinstance(joint, str):
-            self._refuse(first, second, joint)
+            self.refusals.append(Refusal(a, b, joint))
             return b
         if not self.graph.contract(b, a):
-            self._refuse(first, second, "another kernel would have to run between them")
+            self.refusals.append(Refusal(a, b, "another kernel would have to run between them"))
             return b
         merged = merge(self.space, first, second, joint)
         del self.groups[a]
+        self._became[a] = b
         self.groups[b] = merged
         for v in merged.units:
             if v not in merged.copies:
@@ -210,11 +212,11 @@ class Fuser:
                 users.add(b)
         return b
 
-    def _refuse(self, first: Group, second: Group, reason: str) -> None:
-        self.refusals.append(Refusal(self._last(first), self._last(second), reason))
-
-    def _last(self, group: Group) -> Value:
-        return max(group.defs, key=lambda v: self.order.get(v, -1))
+    def group_of(self, number: int) -> int:
+        """Return the number of the group that group `number` is part of in the end."""
+        while number in self._became:
+            number = self._became[number]
+        return number
 
     def _join_siblings(self) -> None:
         """Join groups that read the same over the same domain, and scalars' groups with each other."""

@@ -16,6 +16,7 @@ from graphc.dtypes import DType
 from graphc.ir.evaluate import apply
 from graphc.ir.types import TensorType
 from graphc.ops.base import Op, lookup
+from graphc.ops.convolution import FAMILIES
 from tests.ops.cases import Array
 
 SUM_FACTOR = 4.0
@@ -24,7 +25,8 @@ BITS: Mapping[DType, int] = {dtypes.float16: 10, dtypes.bfloat16: 7, dtypes.floa
 LOWEST: Mapping[DType, int] = {dtypes.float16: -14, dtypes.bfloat16: -126, dtypes.float32: -126, dtypes.float64: -1022}
 """Exponent of the smallest normal number."""
 SUMS = ("Sum", "Mean", "SumToShape", "L2Loss", "MatMul", "BatchMatMulV2", "Einsum", "Cumsum", "AddN", "ScatterNd",
-        "TensorScatterAdd", "TensorScatterSub", "UnsortedSegmentSum")
+        "TensorScatterAdd", "TensorScatterSub", "UnsortedSegmentSum",
+        *(name for f in FAMILIES for name in (f.name, f.for_input, f.for_filter)))
 PRODUCTS = ("Prod", "Cumprod")
 
 
