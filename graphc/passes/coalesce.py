@@ -22,9 +22,8 @@ def coalesce(steps: list[Step]) -> list[Step]:
     gone: set[int] = set()
     moves = [s for s in all_steps(steps) if isinstance(s, Move)]
     for move in sorted(moves, key=_priority):
-        target, source = move.target.root, move.source.root
-        if _is_legal(timeline, move, target, source):
-            _merge(timeline, move, target, source)
+        if obstacle(timeline, move) is None:
+            _merge(timeline, move, move.target.root, move.source.root)
             gone.add(id(move))
     return filtered(steps, lambda s: id(s) not in gone)
 
@@ -34,24 +33,29 @@ def _priority(move: Move) -> tuple[int, int]:
     return (0 if move.target.root.role == "state" else 1, -estimate(move.source.bytes))
 
 
-def _is_legal(timeline: Timeline, move: Move, target: Cell, source: Cell) -> bool:
-    if target is source or source.role != "temp" or source.dtype is not target.dtype:
-        return False
-    if target.role == "constant" or dim.product(source.shape) != dim.product(target.shape):
-        return False
+def obstacle(timeline: Timeline, move: Move) -> str | None:
+    """Return why the value that `move` copies cannot be computed where it is to end up, or None where it can."""
+    target, source = move.target.root, move.source.root
+    if target is source:
+        return "it copies a value onto itself"
+    if source.role != "temp":
+        return f"the value is {_ROLES.get(source.role, 'part of another array')}, which no kernel here computes"
+    if source.dtype is not target.dtype or target.role == "constant" or \
+            dim.product(source.shape) != dim.product(target.shape):
+        return "the two are of different types"
     end = timeline.position[id(move)]
     mine = timeline.events[source]
     if any(loop.first < end < loop.last and not all(loop.first < e.position < loop.last for e in mine)
            for loop in timeline.loops):
-        return False  # a value from outside of the loop is moved at each turn
+        return "the value comes from outside of the loop that copies it at each turn"
     life = timeline.extent(mine)
     start = life.first
     if start > end or not any(e.writes for e in mine if e.position <= end):
-        return False
+        return "the value is computed after it is copied, at the turn before"
     if any(e.writes for e in mine if e.position > end):
-        return False
+        return "the value is changed after it was copied"
     if target.role == "state" and timeline.hosts and timeline.hosts[-1] > start:
-        return False  # a host call may fail: variables change only after it
+        return "a host call that may fail comes in between, and variables change only after it"
     last = max(e.position for e in mine)
     if life.last > max(last, end):
         last = life.last  # it lives through all turns of a loop
@@ -59,10 +63,13 @@ def _is_legal(timeline: Timeline, move: Move, target: Cell, source: Cell) -> boo
         if e.step is move:
             continue
         if start < e.position <= end or (e.position == start and not _reads_in_place(e, mine, start)):
-            return False
+            return "what stood there before is still needed when the value is computed"
         if e.position > end and e.writes and e.position <= last:
-            return False
-    return True
+            return "the value is still needed when its place is written again"
+    return None
+
+
+_ROLES = {"feed": "fed", "state": "a variable's", "constant": "a constant", "fetch": "fetched too"}
 
 
 def _reads_in_place(event: Event, mine: Sequence[Event], start: int) -> bool:

@@ -156,7 +156,7 @@ func @main(%x: float32[N, 64] "x", %w: float32[64, 64] "w") {
 }
 """
     assert forms(text) == ["contract", "map", "rows"]
-    assert "another kernel would have to run between them" in why(parse(text), "a", "b")
+    assert "another kernel would have to run between them" in why(parse(text), "a", "b").text
 
 
 def test_why_names_the_reason() -> None:
@@ -167,9 +167,9 @@ func @main(%x: float32[N, 64] "x") {
   return %1 "y"
 }
 """
-    assert "they reduce over different axes" in why(parse(text), "rows", "total")
+    assert "they reduce over different axes" in why(parse(text), "rows", "total").text
     named = SOFTMAX.replace(": float32[N, 10]\n", ': float32[N, 10] from "e"\n')
-    assert "are computed by one kernel" in why(parse(named), "e", "e")
+    assert "are computed by one kernel" in why(parse(named), "e", "e").text
 
 
 def test_the_user_sees_an_error_for_an_unknown_name() -> None:
