@@ -12,6 +12,20 @@ from graphc.dsl import elementwise as ew
 from graphc.dsl import reduction as red
 from graphc.dsl.convert import convert_to_tensor, matching
 from graphc.dsl.elementwise import log_sigmoid, sigmoid, tanh
+from graphc.dsl.pooling import (
+    avg_pool,
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    avg_pool_v2,
+    max_pool,
+    max_pool1d,
+    max_pool2d,
+    max_pool3d,
+    max_pool_v2,
+    max_pool_with_argmax,
+    pool,
+)
 from graphc.dsl.reduction import l2_loss, older_name
 from graphc.dsl.scope import create, has_tensor, name_scope, plain
 from graphc.dsl.variable import Variable
@@ -19,9 +33,11 @@ from graphc.errors import DTypeError, GraphError, ShapeError
 from graphc.graph.operation import at_user
 from graphc.graph.tensor import Tensor
 
-__all__ = ["batch_norm_with_global_normalization", "batch_normalization", "bias_add", "crelu", "dropout", "elu",
+__all__ = ["avg_pool", "avg_pool1d", "avg_pool2d", "avg_pool3d", "avg_pool_v2", "batch_norm_with_global_normalization",
+           "batch_normalization", "bias_add", "crelu", "dropout", "elu",
            "embedding_lookup", "in_top_k", "l2_loss", "l2_normalize", "layer_norm", "leaky_relu", "log_poisson_loss",
-           "log_sigmoid", "log_softmax", "moments", "normalize_moments", "relu", "relu6", "relu_layer", "selu",
+           "log_sigmoid", "log_softmax", "max_pool", "max_pool1d", "max_pool2d", "max_pool3d", "max_pool_v2",
+           "max_pool_with_argmax", "moments", "normalize_moments", "pool", "relu", "relu6", "relu_layer", "selu",
            "sigmoid",
            "sigmoid_cross_entropy_with_logits", "softmax", "softmax_cross_entropy_with_logits",
            "softmax_cross_entropy_with_logits_v2", "softplus", "softsign", "sparse_softmax_cross_entropy_with_logits",
