@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from graphc.dtypes import DType
 from graphc.errors import DTypeError, FetchError, GraphcError, GraphError, InvalidArgumentError, ShapeError, report
 from graphc.graph.graph import Graph, near_names
 from graphc.graph.operation import Operation, describe_operands
+from graphc.graph.shape import TensorShape
 from graphc.graph.tensor import IndexedSlices, Tensor
 
 Assemble: TypeAlias = Callable[[Sequence[Any]], Any]
@@ -160,7 +161,18 @@ class BadFeed(GraphcError):
         self.hint = hint
 
 
-def feed_value(tensor: Tensor, value: Any) -> np.ndarray[Any, Any]:
+class Fed(Protocol):
+    """What is fed: a tensor, or the input of a saved program."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dtype(self) -> DType: ...
+    @property
+    def shape(self) -> TensorShape: ...
+
+
+def feed_value(tensor: Fed, value: Any) -> np.ndarray[Any, Any]:
     """Return `value` as an array of the tensor's dtype whose shape fits its static shape.  Raises BadFeed.
 
     Numbers are converted where none changes: ints to floats, floats to ints where all are whole, wide ints to narrow
@@ -186,7 +198,7 @@ def feed_value(tensor: Tensor, value: Any) -> np.ndarray[Any, Any]:
     return array
 
 
-def _converted(tensor: Tensor, given: np.ndarray[Any, Any], dtype: DType) -> np.ndarray[Any, Any]:
+def _converted(tensor: Fed, given: np.ndarray[Any, Any], dtype: DType) -> np.ndarray[Any, Any]:
     wanted = np.dtype(dtype.as_numpy_dtype)
     if given.dtype == wanted:
         return dtypes.round_to_bfloat16(given) if dtype is dtypes.bfloat16 else given
@@ -203,7 +215,7 @@ def _converted(tensor: Tensor, given: np.ndarray[Any, Any], dtype: DType) -> np.
     return dtypes.round_to_bfloat16(array) if dtype is dtypes.bfloat16 else array
 
 
-def _shape_hint(tensor: Tensor, shape: tuple[int, ...]) -> str | None:
+def _shape_hint(tensor: Fed, shape: tuple[int, ...]) -> str | None:
     rank = tensor.shape.ndims
     if rank is not None and rank == len(shape) + 1:
         return "the value has an axis less: add one, with x[np.newaxis] or x[:, np.newaxis]"

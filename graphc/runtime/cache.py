@@ -1,7 +1,8 @@
 """The cache of compiled things: bytes by key, in memory and in a private folder.
 
 Owns the folder's layout, its safety and its size.  Knows nothing of what the bytes mean: kernels'
-objects ("kernel"), whole programs ("program") and the step driver ("driver") are kinds.
+objects ("kernel"), whole programs ("program") and the step driver ("driver") are kinds; of kind "trusted" are empty
+entries, whose keys are the digests of saved programs that this user compiled here.
 
     <folder>/<kind>/<key>      one file: magic, SHA-256 of all that follows, length of the note, note, bytes
 
@@ -33,7 +34,7 @@ import numpy as np
 
 from graphc.runtime.forks import tell_of_forks
 
-KINDS = ("kernel", "program", "driver", "sources")
+KINDS = ("kernel", "program", "driver", "sources", "trusted")
 SIZE_LIMIT = 1 << 30     # bytes in the folder
 MEMORY_LIMIT = 64 << 20  # bytes kept by this process
 ABI = 1                  # version of the calling convention, the step table and this layout

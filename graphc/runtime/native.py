@@ -18,6 +18,8 @@ from graphc.runtime.driver import IMPORTS, SYMBOLS, driver_text
 from graphc.runtime.threads import Pools
 from graphc.runtime.waiting import Platform
 
+_NOTE = {"what": "step driver"}
+
 
 @dataclass(frozen=True, slots=True)
 class Native:
@@ -65,17 +67,32 @@ def load_native(store: Cache, delay: str = "", where: Platform | None = None, im
     """Return the driver, from `store` where it is there.  delay (pool.pool_text), where and imports, the
     further functions that the delays call, are for tests."""
     text = driver_text(where or Platform.host(), delay)
-    key = digest(text, versions())
-    note = {"what": "step driver"}
     if link.can_link():
-        image = store.obtain("driver", key, lambda: link.link(
-            [compile_object(text, "driver")], SYMBOLS, f"graphc-driver-{key[:16]}.so", (*IMPORTS, *imports)), note)
+        image = _library(text, store, imports=imports)
         try:
             return _native(link.load_library(image, SYMBOLS))
         except OSError:  # the system refuses memory files: LLVM maps memory itself
             pass
-    code = store.obtain("driver", key + "-object", lambda: compile_object(text, "driver"), note)
+    code = store.obtain("driver", digest(text, versions()) + "-object", lambda: compile_object(text, "driver"), _NOTE)
     return _native(link.load_with_llvm([code], SYMBOLS))
+
+
+def driver_id() -> str:
+    """Return a digest of the driver for Linux on x86-64: its layout of frames and tables, which Python fills in."""
+    return digest(driver_text(Platform.of("linux", "x86_64")))
+
+
+def driver_library(store: Cache) -> bytes:
+    """Return the driver for Linux on x86-64 as a shared library, from `store` where it is there."""
+    text = driver_text(Platform.of("linux", "x86_64"))
+    return _library(text, store, "" if link.can_link() else "x86_64-unknown-linux-gnu")
+
+
+def _library(text: str, store: Cache, triple: str = "", imports: Sequence[str] = ()) -> bytes:
+    """The shared library of a driver's text."""
+    key = digest(text, versions(), triple)
+    return store.obtain("driver", key, lambda: link.link(
+        [compile_object(text, "driver", triple)], SYMBOLS, f"graphc-driver-{key[:16]}.so", (*IMPORTS, *imports)), _NOTE)
 
 
 _lock = threading.Lock()
@@ -84,11 +101,21 @@ _loaded: Native | None = None
 
 def native(store: Cache) -> Native:
     """Return this process's driver; the first call loads it, from `store` where it is there."""
+    return _once(lambda: load_native(store))
+
+
+def native_from(image: bytes) -> Native:
+    """Return this process's driver; the first call loads it from a shared library that `driver_library` made with the
+    `driver_id` of this process.  Raises OSError where the system refuses it."""
+    return _once(lambda: _native(link.load_library(image, SYMBOLS)))
+
+
+def _once(load: Callable[[], Native]) -> Native:
     global _loaded
     if _loaded is None:
         with _lock:
             if _loaded is None:
-                _loaded = load_native(store)
+                _loaded = load()
     return _loaded
 
 
