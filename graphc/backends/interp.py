@@ -263,20 +263,29 @@ class _Machine:
         frame.values.update(zip(s.names, states, strict=True))
 
     def contract(self, s: Contract, frame: _Frame) -> None:
-        groups = (s.batch, s.m, s.n, s.k)
-        sizes = [tuple(int(self.value(e, frame)) for _, e in g) for g in groups]
-        dims = frame.dims + sum(sizes, ())
-        names = [axis for g in groups for axis, _ in g]
-        whole = _Frame(dims, frame.mask, dict(frame.values))
-        for d, axis in enumerate(names, len(frame.dims)):
-            whole.values[axis] = np.arange(dims[d], dtype=np.int64).reshape((1,) * d + (-1,))
+        axes = walk.axes_of(s)
+        counts = [self.value(extent, frame) for _, extent in axes]
+        dims = frame.dims + tuple(int(c.max()) if c.size else 0 for c in counts)
         kept = len(dims) - len(s.k)
-        inner = _Frame(dims[:kept], frame.mask, {n: v for n, v in whole.values.items() if n not in dict(s.k)})
+        whole = _Frame(dims, frame.mask, dict(frame.values))
+        inner = _Frame(dims[:kept], frame.mask, dict(frame.values))
+        for d, ((axis, _), count) in enumerate(zip(axes, counts, strict=True), len(frame.dims)):
+            place = np.arange(dims[d], dtype=np.int64).reshape((1,) * d + (-1,))
+            whole.values[axis] = place
+            if d < kept:
+                inner.values[axis] = place
+            if count.size and bool((count != count.flat[0]).any()):  # iterations around differ in it
+                whole = whole.where(whole.lift(place) < whole.lift(count))
+                if d < kept:
+                    inner = inner.where(inner.lift(place) < inner.lift(count))
         if inner.is_idle:
             return
         acc = np.zeros((1,) * kept, s.acc_dtype.as_numpy_dtype)
         if not whole.is_idle:
-            acc = _einsum(whole.lift(self.value(s.a, whole)), whole.lift(self.value(s.b, whole)), dims, kept)
+            a, b = (whole.lift(self.value(e, whole)) for e in (s.a, s.b))
+            if whole.mask is not None:
+                a = np.where(whole.lift(whole.mask), a, a.dtype.type(0))
+            acc = _einsum(a, b, dims, kept)
         inner.values[s.acc] = acc.astype(s.acc_dtype.as_numpy_dtype)
         self.block(s.body, inner)
 

@@ -11,13 +11,15 @@ one number that all iterations together do not reach (phases of a strided axis),
 """
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from graphc import dtypes
 from graphc.ir.dim import Size
 from graphc.kernel import walk
-from graphc.kernel.ir import Contract, Expr, For, Let, Load, Local, Prim, Reduce, Scan, Scatter, Store, While
+from graphc.kernel.ir import Const, Contract, Expr, For, Let, Load, Local, Prim, Reduce, Scan, Scatter, Store, While
 from graphc.kernel.text import format_expr
 
 Extents = Mapping[str, Size | None]
@@ -66,7 +68,7 @@ def separate(axis: str, extent: Expr, body: walk.Block) -> bool:
     _collect(body, {}, found)
     stored = {a.buffer for a in found.accesses if a.is_store}
     touched = [a for a in found.accesses if a.buffer in stored]
-    count = walk.as_size(extent)
+    count = _most(extent)
     return all(_apart(a, b, axis, count, found) for n, a in enumerate(touched) for b in touched[n:]
                if a.buffer == b.buffer and (a.is_store or b.is_store))
 
@@ -85,17 +87,17 @@ def _collect(body: walk.Block, inner: Extents, found: _Body) -> None:
                 if found.lets.setdefault(name, value) is not value:
                     found.moving.add(name)  # two Lets of one name: treated as unknown
             case For(axis=axis, extent=extent):
-                below[axis] = walk.as_size(extent)
+                below[axis] = _most(extent)
             case Reduce(axis=axis, extent=extent, names=names, values=values):
-                below[axis], inside = walk.as_size(extent), values
+                below[axis], inside = _most(extent), values
                 found.moving.update(names)
             case Scan(axis=axis, extent=extent, name=name, value=value):
-                below[axis], inside = walk.as_size(extent), (value,)
+                below[axis], inside = _most(extent), (value,)
                 found.moving.update((name, f"{name}_before"))
             case While(names=names):
                 found.moving.update(names)
             case Contract(a=a, b=b, acc=acc):
-                below |= {name: walk.as_size(e) for name, e in walk.axes_of(s)}
+                below |= {name: _most(e) for name, e in walk.axes_of(s)}
                 inside = (a, b)
                 found.moving.add(acc)
         here = [e for e in walk.expressions(s) if not any(e is other for other in inside)]
@@ -106,13 +108,22 @@ def _collect(body: walk.Block, inner: Extents, found: _Body) -> None:
             _collect(block, below, found)
 
 
+def _most(extent: Expr) -> Size | None:
+    """Return a size that an extent does not exceed, None where none is known."""
+    known = walk.as_size(extent)
+    if known is None and isinstance(extent, Prim) and extent.op == "min":
+        return next((n for n in map(walk.as_size, extent.args) if n is not None), None)
+    return known
+
+
 def _loads(exprs: Iterable[Expr]) -> Iterator[Load]:
     return (e for e in walk.postorder(exprs) if isinstance(e, Load))
 
 
 def _apart(a: _Access, b: _Access, axis: str, count: Size | None, found: _Body) -> bool:
     """Return whether a at iteration t and b at iteration u != t never meet."""
-    left, right = _merge_splits(a.index), _merge_splits(b.index)
+    split = [_without_lets(x.index, found) for x in (a, b)]
+    left, right = map(_merge_splits, zip(*itertools.starmap(_whole_multiples, zip(*split, strict=True)), strict=True))
     if len(left) != len(right):
         return False
     for x, y in zip(left, right, strict=True):
@@ -143,7 +154,8 @@ def _at_least(s: Size, bound: int) -> bool:
 
 
 def _merge_splits(index: tuple[Expr, ...]) -> list[Expr]:
-    """Return index expressions, a neighbouring pair (e // c, e % c) as the one expression e that it determines."""
+    """Return index expressions, a neighbouring pair (e // c, e % c) as the one expression e that it determines; again
+    where e is such a part itself."""
     out: list[Expr] = []
     at = 0
     while at < len(index):
@@ -155,7 +167,33 @@ def _merge_splits(index: tuple[Expr, ...]) -> list[Expr]:
             case _:
                 out.append(index[at])
                 at += 1
-    return out
+    return out if len(out) == len(index) else _merge_splits(tuple(out))
+
+
+def _without_lets(index: tuple[Expr, ...], found: _Body) -> tuple[Expr, ...]:
+    """Return index expressions that are parts of something (quotients, remainders) by what they are parts of."""
+    lets = {name: e for name, e in found.lets.items() if name not in found.moving and e.dtype is dtypes.int64}
+    while any(name in lets for e in index for name in walk.free_vars(e)):
+        index = tuple(walk.substitute(e, names=lets) for e in index)
+    return index
+
+
+def _whole_multiples(x: Expr, y: Expr) -> tuple[Expr, Expr]:
+    """Return what must be equal for two indices to be: of (e // c) * m + r and (f // c) * m + s, with r and s below m,
+    the quotients (the same of remainders)."""
+    p, q = _multiple(x), _multiple(y)
+    return (p[0], q[0]) if p is not None and q is not None and p[1] == q[1] else (x, y)
+
+
+def _multiple(e: Expr) -> tuple[Expr, int] | None:
+    offset = 0
+    if isinstance(e, Prim) and e.op == "add" and isinstance(e.args[1], Const):
+        e, offset = e.args[0], int(e.args[1].value)
+    match e:
+        case Prim(op="mul", args=(Prim(op="floordiv" | "floormod") as part, Const(value=m))) if 0 <= offset < m:
+            return part, int(m)
+        case _:
+            return None
 
 
 def _line(e: Expr, inner: Extents, axis: str, found: _Body) -> _Line | None:

@@ -1,8 +1,8 @@
 """Lowering: a fused Function becomes steps, one launch of a kernel per Fusion.
 
-Owns the walk over the nodes and the kernels of Fusions and routines; lower_map, lower_rows and lower_contract write
-the three forms, lower_loops the structured nodes.  Must not know machines or addresses.  Invariant: the steps, run in
-order, compute what the Function means; every value has one cell.
+Owns the walk over the nodes and the kernels of Fusions and routines; lower_map, lower_rows, lower_contract and
+lower_staged write the forms, lower_loops the structured nodes.  Must not know machines or addresses.  Invariant: the
+steps, run in order, compute what the Function means; every value has one cell.
 """
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from graphc.ir import dim
 from graphc.ir.function import Function, Node, Value
 from graphc.ir.types import TensorType
 from graphc.kernel.ir import Expr, Guard, Param, Site
-from graphc.ops.base import Kind, RoutineBody
+from graphc.ops.base import Kind, RoutineBody, Staged
 from graphc.passes.access import is_view
 from graphc.passes.emit import Emission
 from graphc.passes.lower_contract import lower_contract
 from graphc.passes.lower_loops import lower_cond, lower_loop
 from graphc.passes.lower_map import lower_map
 from graphc.passes.lower_rows import lower_rows
+from graphc.passes.lower_staged import lower_staged
 from graphc.passes.steps import Ask, Cell, Launch, Move, Step, Steps
 from graphc.passes.tidy import Piece, finish
 
@@ -149,6 +150,8 @@ def fusion_kernels(node: Node) -> tuple[list[Piece], dict[str, Value]]:
             pieces = lower_map(name, emission, body.fetches, node.origin)
         case "rows":
             pieces = lower_rows(name, emission, body.fetches, kept, node.origin)
+        case "contract" if any(isinstance(n.op.lower, Staged) for n in body.nodes):
+            pieces = lower_staged(name, emission, body.fetches, node.origin)
         case "contract":
             pieces = lower_contract(name, emission, body.fetches, node.origin)
         case _:

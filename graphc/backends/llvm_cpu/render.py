@@ -33,7 +33,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from graphc import dtypes
-from graphc.backends.llvm_cpu import loops, primitives, random
+from graphc.backends.llvm_cpu import block_contract, loops, primitives, random
 from graphc.backends.llvm_cpu.builder import Builder, Value
 from graphc.backends.llvm_cpu.convert import cast
 from graphc.backends.llvm_cpu.sizes import Sizes
@@ -483,7 +483,7 @@ class Renderer:
             case Scatter():
                 self._scatter(stmt, context)
             case Contract():
-                raise BackendError(f"{self.kernel.name}: a Contract inside of a loop or branch is not supported")
+                block_contract.emit(self, stmt, context)
 
     def _if(self, stmt: If, context: Context) -> None:
         b = self.b
