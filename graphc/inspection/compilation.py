@@ -8,14 +8,15 @@ made when they are asked for; LLVM is loaded for LLVM's texts and for compiling 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from graphc import options as settings
 from graphc.backends import numba_cpu
 from graphc.compiler import compile_kernels, lay_out, load_backend, prepare, store_in
+from graphc.dsl.signature import Signature
 from graphc.errors import GraphError, report
 from graphc.graph.fetch import feed_keys, take_apart
 from graphc.graph.graph import Graph, near_names
@@ -25,7 +26,7 @@ from graphc.ir.function import Function
 from graphc.kernel.ir import Kernel
 from graphc.kernel.plan import Plan
 from graphc.kernel.text import format_kernel
-from graphc.ops.base import Kind
+from graphc.model import Model, choose_signature
 from graphc.options import Options
 from graphc.passes.extract import extract, needed
 from graphc.passes.pipeline import Pass, Pipeline, Record
@@ -33,26 +34,6 @@ from graphc.runtime.cache import Cache
 
 if TYPE_CHECKING:
     from graphc.backends.llvm_cpu.codegen import LlvmCpu
-
-
-class Signature(Protocol):
-    """What a model is called with and gives back (graphc/model.py)."""
-
-    @property
-    def inputs(self) -> Mapping[str, Tensor]: ...
-    @property
-    def outputs(self) -> Mapping[str, Tensor]: ...
-    @property
-    def targets(self) -> Sequence[Operation]: ...
-
-
-class Signed(Protocol):
-    """A graph with its signature (graphc/model.py)."""
-
-    @property
-    def graph(self) -> Graph: ...
-    @property
-    def signature(self) -> Signature: ...
 
 
 @dataclass(frozen=True)
@@ -173,14 +154,14 @@ class _Recorder(Pipeline):
         return after
 
 
-def record(source: Graph | Signed, fetches: Any = None, feeds: Iterable[Any] | None = None,
+def record(source: Graph | Model, fetches: Any = None, feeds: Iterable[Any] | None = None,
            targets: Iterable[Operation] = (), options: Options | None = None) -> Compilation:
     """Return the compilation of a graph, or of a model, for these fetches, feeds and targets.
 
-    fetches: nested as for Session.run; None: the signature's outputs and targets, or, of a bare graph, every result
-    that nobody consumes.  feeds: tensors or names; None: the signature's inputs, or the placeholders that are reached.
-    options: None means those of the environment.
-    Raises the user's errors of fetching and of extraction, GraphError for nothing to compute or a feed of unknown rank.
+    fetches: nested as for Session.run; None and no targets: what the model's signature says, or the one that the graph
+    declares or looks like.  feeds: tensors or names; None: the signature's inputs and the placeholders that are
+    reached.  options: None means those of the environment.
+    Raises the user's errors of fetching and of extraction, ModelError, GraphError for a feed of unknown rank.
     """
     graph = source if isinstance(source, Graph) else source.graph
     chosen = options or settings.from_environment()
@@ -190,12 +171,12 @@ def record(source: Graph | Signed, fetches: Any = None, feeds: Iterable[Any] | N
             raise GraphError(report(f"the rank of the fed tensor {tensor.name!r} is not known", str(tensor.op.source),
                                     hint="give its placeholder a shape, with None for free sizes"))
     if not tensors and not ops:
-        raise GraphError("there is nothing to compute: the graph has no result, and nothing is fetched")
+        raise GraphError("there is nothing to compute: nothing is fetched")
     started = time.perf_counter()
     function = extract(tensors, fed, ops)
     extracted = time.perf_counter()
     recorder = _Recorder(chosen, function)
-    fused = prepare(function, chosen, recorder)
+    fused, _ = prepare(function, chosen, recorder)
     prepared = time.perf_counter()
     plan = lay_out(fused)
     seconds = (("extract", extracted - started), ("passes", prepared - extracted),
@@ -206,27 +187,15 @@ def record(source: Graph | Signed, fetches: Any = None, feeds: Iterable[Any] | N
 def _ends(graph: Graph, signature: Signature | None, fetches: Any, feeds: Iterable[Any] | None,
           targets: Iterable[Operation]) -> tuple[tuple[Tensor, ...], tuple[Operation, ...], tuple[Tensor, ...]]:
     """The fetched tensors, the operations that run for their effect, and the fed tensors."""
+    targets = tuple(targets)
+    if fetches is None and signature is None and not targets:
+        signature = choose_signature(graph)
     if fetches is None and signature is not None:
         fetches, targets = tuple(signature.outputs.values()), (*signature.targets, *targets)
-    elif fetches is None:
-        fetches = tuple(free_results(graph)) if not (targets := tuple(targets)) else ()
-    parts = take_apart(graph, [fetches, *targets])
-    if feeds is not None:
-        fed = feed_keys(graph, feeds)
-    elif signature is not None:
-        fed = tuple(signature.inputs.values())
-    else:
-        fed = ()
+    parts = take_apart(graph, [() if fetches is None else fetches, *targets])
+    given = () if signature is None else tuple(signature.inputs.values())
+    fed = given if feeds is None else feed_keys(graph, feeds)
     ran = needed(parts.tensors, fed, parts.targets)
-    reached = [op.outputs[0] for op in ran if op.type == "Placeholder"] if feeds is None and not fed else []
+    reached = [op.outputs[0] for op in ran if op.type == "Placeholder"] if feeds is None else []
     asked = [op.outputs[0] for op in ran if op.type == "IsVariableInitialized"]  # which a session feeds
     return parts.tensors, parts.targets, tuple(dict.fromkeys((*fed, *reached, *asked)))
-
-
-def free_results(graph: Graph) -> list[Tensor]:
-    """Return the tensors that nobody but gradients consumes, of operations that compute something: no inputs, no
-    variables, no writes of them, and no leftovers of gradients."""
-    idle = ("Placeholder", "PlaceholderWithDefault", "Const")
-    return [t for op in graph.get_operations()
-            if op.type not in idle and op.op.kind is not Kind.STATE and op.gradient_of is None
-            for t in op.outputs if all(user.gradient_of is not None for user in t.consumers())]

@@ -1,8 +1,8 @@
 """A model by layer: for each name scope its output, parameters, multiply-adds and activations.
 
-Owns what is counted and how.  Knows functions of the IR alone, so that graphs and saved programs are counted by the same
-rules.  Rules: a layer is a name scope cut at a depth; its output is the last value of it that others need; a parameter
-is an element of a variable of floats (where it is known which ones are trained, of those); a multiply-add is a term of a
+Owns what is counted and how.  Knows functions of the IR alone, so that graphs and saved programs are counted alike.
+Rules: a layer is a name scope cut at a depth; its output is the last value of it that others need; a parameter is an
+element of a variable of floats (where it is known which ones are trained, of those); a multiply-add is a term of a
 product's or convolution's sum, counted on the graph as extracted; an activation is a value that is computed, and would
 take memory if nothing were fused.
 """
@@ -46,6 +46,8 @@ def layers(function: Function, depth: int = 1, trained: Collection[str] | None =
     multiply: dict[str, Size] = {}
     bytes_: dict[str, Size] = {}
     for node in function.nodes:
+        if node.op.name in ("Const", "Sizes"):
+            continue
         scope = scope_of(node.origin[0] if node.origin else node.op.name, depth)
         multiply[scope] = multiply.get(scope, 0) + multiply_adds(node)
         bytes_[scope] = bytes_.get(scope, 0) + activations(node)
@@ -116,7 +118,7 @@ def _structured(node: Node, of: Callable[[Node], Size]) -> Size:
 
 def activations(node: Node) -> Size:
     """Return the bytes of the values that a node computes."""
-    if is_view(node) or node.op.kind is Kind.HOST or node.op.name in ("Const", "Sizes"):
+    if is_view(node) or node.op.kind is Kind.HOST:
         return 0
     outputs = node.outputs[:-1] if node.op.kind is Kind.RANDOM else node.outputs  # the last one is the counter
     return sum((dim.product(v.tensor.shape) * v.tensor.dtype.size for v in outputs), start=0)
@@ -127,6 +129,8 @@ def _outputs(function: Function, depth: int) -> dict[str, TensorType]:
     layer: dict[Value, str] = {}
     needed: dict[Value, None] = {}
     for node in function.nodes:
+        if node.op.name in ("Const", "Sizes"):
+            continue
         scope = scope_of(node.origin[0] if node.origin else node.op.name, depth)
         for v in node.inputs:
             if v in layer and layer[v] != scope:
