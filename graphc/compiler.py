@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +31,7 @@ from graphc.passes.coalesce import coalesce
 from graphc.passes.extract import extract
 from graphc.passes.fuse import fuse
 from graphc.passes.guard import guard_numerics
+from graphc.passes.hoist import PREFIX, hoist, once
 from graphc.passes.lower import lower
 from graphc.passes.memory import plan_memory
 from graphc.passes.order import order
@@ -40,6 +40,7 @@ from graphc.runtime import link
 from graphc.runtime.cache import Cache, digest, source_digest, versions
 from graphc.runtime.hosts import host_functions
 from graphc.runtime.native import Native, native
+from graphc.runtime.processor import machine
 from graphc.runtime.program import HostFunction, Program, load_library_program, load_program, pack, unpack
 
 BACKENDS: Mapping[str, tuple[str, str]] = {
@@ -49,19 +50,21 @@ BACKENDS: Mapping[str, tuple[str, str]] = {
 }
 """Where each backend lives.  They are loaded by name when something is compiled, since they load llvmlite or numba."""
 
+HOIST = Pass("hoist", lambda f, o: hoist(f))
 GUARD = Pass("guard_numerics", lambda f, o: guard_numerics(f))
 FUSION = (Pass("fuse", lambda f, o: fuse(f)), Pass("order", lambda f, o: order(f)))
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A program, what was extracted for it, the driver that runs it, and, for each check of its plan, the number of the
-    extracted condition."""
+    """A program, what was extracted for it, the driver that runs it, for each check of its plan the number of the
+    extracted condition, and the program that computes the states that were hoisted (options.hoist), if any."""
 
     program: Program
     function: Function
     native: Native
     conditions: Mapping[int, int]
+    once: Program | None = None
 
 
 def compile_program(fetches: Sequence[Tensor], feeds: Sequence[Tensor], targets: Sequence[Operation],
@@ -71,34 +74,98 @@ def compile_program(fetches: Sequence[Tensor], feeds: Sequence[Tensor], targets:
 
     feed_ranks, assumptions: as of passes/extract.py.  Raises the user's errors of extraction, PassError, BackendError.
     """
-    store = store_in(options.cache_path)
     function = extract(fetches, feeds, targets, feed_ranks=feed_ranks, assumptions=assumptions)
+    return compile_function(function, options, [op.name for op in (*(t.op for t in fetches), *targets)])
+
+
+def compile_function(function: Function, options: Options, names: Sequence[str] = ()) -> Compiled:
+    """Return the program of an extracted function.  names: of what it computes, for the folder of its dumps.
+
+    Raises PassError, BackendError.
+    """
+    store = store_in(options.cache_path)
     key = program_key(function, options, store)
     hosts = host_functions(function)
     program = None if options.dump_passes else stored_program(key, store, function, hosts)
+    alone = None
+    if program is not None and is_split(program.plan):
+        alone = stored_program(digest(key, "once"), store, function)
+        program = None if alone is None else program
     if program is None:
-        folder = program_folder(options.dump_passes, [op.name for op in (*(t.op for t in fetches), *targets)])
-        pipeline = Pipeline(options.replace(dump_passes=folder and str(folder)))
-        plan = make_plan(function, options, pipeline)
-        if folder:
-            dump_plan(folder, plan, importlib.import_module(BACKENDS["numba_cpu"][0]).source)
-        seconds: list[tuple[str, float]] = []
-        compiled = compile_kernels(plan.kernels, options, store, seconds)
-        if folder:
-            dump_timings(folder, pipeline.records, seconds)
-        program = keep_program(key, plan, compiled, store, hosts)
-    return Compiled(program, function, native(store), _numbers(function, program.plan))
+        folder = program_folder(options.dump_passes, names)
+        program, alone = _build(function, options, folder, key, store, hosts)
+    return Compiled(program, function, native(store), check_numbers(function, program.plan), alone)
+
+
+def _build(function: Function, options: Options, folder: Path | None, key: str, store: Cache,
+           hosts: Sequence[HostFunction]) -> tuple[Program, Program | None]:
+    """Return the program of a function and the one of what was hoisted out of it, both kept in the cache."""
+    plan, compiled, rest = _compiled(function, options, folder, store)
+    alone = None
+    if rest is not None:
+        below = folder and folder / "once"
+        alone, _ = _build(rest, options.replace(hoist=False), below, digest(key, "once"), store, ())
+    return keep_program(key, plan, compiled, store, hosts), alone
+
+
+def _compiled(function: Function, options: Options, folder: Path | None,
+              store: Cache) -> tuple[Plan, CompiledKernels, Function | None]:
+    """Return the plan of a function, machine code for its kernels, and what was hoisted out of it."""
+    pipeline = Pipeline(options.replace(dump_passes=folder and str(folder)))
+    fused, rest = prepare(function, options, pipeline)
+    plan = lay_out(fused)
+    if folder:
+        dump_plan(folder, plan, importlib.import_module(BACKENDS["numba_cpu"][0]).source)
+    seconds: list[tuple[str, float]] = []
+    compiled = compile_kernels(plan.kernels, options, store, seconds)
+    if folder:
+        dump_timings(folder, pipeline.records, seconds)
+    return plan, compiled, rest
+
+
+def link_function(function: Function, options: Options,
+                  names: Sequence[str] = ()) -> tuple[Plan, tuple[KernelInfo, ...], bytes]:
+    """Return the plan of a whole extracted function, its kernels' launch data and the shared library that holds them.
+
+    Loads no code, so that options.target may be another processor than this one.  names: as of compile_function.
+    Raises PassError, BackendError, LinkError.
+    """
+    store = store_in(options.cache_path)
+    options = options.replace(hoist=False)
+    key = program_key(function, options, store)
+    data = None if options.dump_passes else store.get("program", key)
+    if data is not None:
+        try:
+            plan, infos, image = unpack(data)
+            return with_lines(plan, function), infos, image
+        except ValueError:  # of no use: compiled anew
+            store.discard("program", key)
+    plan, compiled, _ = _compiled(function, options, program_folder(options.dump_passes, names), store)
+    return plan, compiled.infos, link_program(key, plan, compiled, store)
+
+
+def is_split(plan: Plan) -> bool:
+    """Return whether `plan` reads states that another program computes."""
+    return any(slot.name.startswith(PREFIX) and not written
+               for slot, written in zip(plan.states, plan.written, strict=True))
 
 
 def make_plan(function: Function, options: Options, pipeline: Pipeline | None = None) -> Plan:
-    """Return the plan of a function: optimised, fused, lowered, with a memory plan that was checked."""
-    return lay_out(prepare(function, options, pipeline or Pipeline(options)))
+    """Return the plan of a whole function: optimised, fused, lowered, with a memory plan that was checked."""
+    fused, _ = prepare(function, options.replace(hoist=False), pipeline or Pipeline(options))
+    return lay_out(fused)
 
 
-def prepare(function: Function, options: Options, pipeline: Pipeline) -> Function:
-    """Return a function after all passes: optimised, fused and in the order it runs.  Raises PassError."""
+def prepare(function: Function, options: Options, pipeline: Pipeline) -> tuple[Function, Function | None]:
+    """Return a function after all passes (optimised, fused and in the order it runs) and, as it was before fusion, what
+    was hoisted out of it.  Raises PassError."""
     guards = (GUARD,) if options.check_numerics else ()
-    return pipeline.run(function, (*LEVELS[options.level], *guards, *FUSION))
+    function = pipeline.run(function, (*LEVELS[options.level], *guards))
+    alone = None
+    if options.hoist and not options.check_numerics:  # a checked run repeats everything on the oracle
+        alone = once(function)
+        function = pipeline.apply(function, HOIST)
+    return pipeline.run(function, FUSION), alone
 
 
 def lay_out(fused: Function) -> Plan:
@@ -158,8 +225,7 @@ def stored_program(key: str, store: Cache, function: Function,
         return None
     try:
         plan, infos, image = unpack(data)
-        plan = replace(plan, lines={name: function.lines[name] for name in plan.lines if name in function.lines})
-        return load_library_program(plan, infos, image, hosts)
+        return load_library_program(with_lines(plan, function), infos, image, hosts)
     except (ValueError, OSError):  # of no use here: compiled anew
         store.discard("program", key)
         return None
@@ -170,17 +236,28 @@ def keep_program(key: str, plan: Plan, compiled: CompiledKernels, store: Cache,
     """Return the loaded program, kept under `key` where its code can be."""
     if not compiled.objects or not link.can_link():
         return load_program(plan, compiled, hosts)
-    symbols = list(dict.fromkeys(info.symbol for info in compiled.infos))
-    image = link.link(compiled.objects, symbols, f"graphc-{key[:16]}.so")
-    store.put("program", key, pack(plan, compiled.infos, image), {"kernels": ", ".join(k.name for k in plan.kernels)})
+    image = link_program(key, plan, compiled, store)
     try:
         return load_library_program(plan, compiled.infos, image, hosts)
     except OSError:  # the system refuses memory files: LLVM maps memory itself
         return load_program(plan, compiled, hosts)
 
 
-def _numbers(function: Function, plan: Plan) -> Mapping[int, int]:
-    """The number of the condition that each check states."""
+def link_program(key: str, plan: Plan, compiled: CompiledKernels, store: Cache) -> bytes:
+    """Return the shared library of a program's kernels, kept under `key` with its plan.  Raises LinkError."""
+    symbols = list(dict.fromkeys(info.symbol for info in compiled.infos))
+    image = link.link(compiled.objects, symbols, f"graphc-{key[:16]}.so")
+    store.put("program", key, pack(plan, compiled.infos, image), {"kernels": ", ".join(k.name for k in plan.kernels)})
+    return image
+
+
+def with_lines(plan: Plan, function: Function) -> Plan:
+    """Return a stored plan with the user's lines of `function`, which are not part of its key."""
+    return replace(plan, lines={name: function.lines[name] for name in plan.lines if name in function.lines})
+
+
+def check_numbers(function: Function, plan: Plan) -> Mapping[int, int]:
+    """Return, for each check of a plan, the number of the function's condition that it states."""
     stated = {(c.kind, c.left, c.right, c.message, c.op): i for i, c in enumerate(function.conditions)}
     return {i: stated[c.kind, c.left, c.right, c.message, c.op] for i, c in enumerate(plan.checks)}
 
@@ -199,16 +276,3 @@ def load_backend(name: str) -> Backend:
 def store_in(folder: Path | None) -> Cache:
     """Return this process's cache in `folder` (None: memory only)."""
     return Cache(folder)
-
-
-@cache
-def machine() -> str:
-    """Return a text that tells this processor from others: architecture, model and features."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    words = ("model name", "flags", "Features", "CPU part")
-    told = list(dict.fromkeys(line for line in lines if line.split(":")[0].strip() in words))
-    # platform.processor() starts a process, 5 ms of every start: asked only where the system's own list says nothing
-    return "\n".join([platform.machine(), *(told or [platform.processor()])])

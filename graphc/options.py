@@ -21,7 +21,8 @@ class Options:
     passes) to 2.  numerics: "default", "strict" (only rewrites that keep every bit) or "fast" (also rewrites that
     hold for finite values only).  check_numerics: stop at the first NaN or Inf.  cache_dir: None means the user's
     cache folder; "" keeps everything in memory.  dump_passes: folder for one .gir per pass. fold_limit: bytes that
-    constant folding may produce per value.
+    constant folding may produce per value.  hoist: what depends on variables alone is computed by a program of its own,
+    once and again when a variable has changed (sessions ask for it).
     """
 
     backend: str = "llvm_cpu"
@@ -33,6 +34,7 @@ class Options:
     cache_dir: str | None = None
     dump_passes: str | None = None
     fold_limit: int = 1 << 20
+    hoist: bool = False
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
@@ -52,7 +54,7 @@ class Options:
     def code_key(self) -> str:
         """The options that generated code depends on, as text."""
         return f"backend={self.backend} target={self.target} level={self.level} numerics={self.numerics} " \
-               f"check_numerics={self.check_numerics} fold_limit={self.fold_limit}"
+               f"check_numerics={self.check_numerics} fold_limit={self.fold_limit} hoist={self.hoist}"
 
     @property
     def worker_count(self) -> int:
@@ -73,8 +75,8 @@ class Options:
 
 def from_environment(environment: Mapping[str, str] | None = None) -> Options:
     """Return the defaults changed by GRAPHC_BACKEND, GRAPHC_TARGET, GRAPHC_THREADS, GRAPHC_LEVEL,
-    GRAPHC_NUMERICS, GRAPHC_CHECK_NUMERICS (0 or 1), GRAPHC_CACHE_DIR, GRAPHC_DUMP_PASSES and
-    GRAPHC_FOLD_LIMIT.  Raises ValueError naming the variable for a bad value."""
+    GRAPHC_NUMERICS, GRAPHC_CHECK_NUMERICS (0 or 1), GRAPHC_CACHE_DIR, GRAPHC_DUMP_PASSES,
+    GRAPHC_FOLD_LIMIT and GRAPHC_HOIST (0 or 1).  Raises ValueError naming the variable for a bad value."""
     env = os.environ if environment is None else environment
     changes: dict[str, Any] = {}
     for f in fields(Options):

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeAlias
 
@@ -34,13 +35,17 @@ from graphc.graph.graph import Graph, get_default_graph, graphs
 from graphc.graph.operation import describe_operands
 from graphc.graph.tensor import Tensor, sessions
 from graphc.ops.base import Kind
+from graphc.ops.random import first_counter
 from graphc.options import Options
 from graphc.passes.effects import variable_of
 from graphc.passes.extract import needed
 from graphc.runtime.checks import CheckedRunner
-from graphc.runtime.program import AssumptionFailed
+from graphc.runtime.executor import Executor
+from graphc.runtime.hoisted import Hoisted
+from graphc.runtime.program import Program
 from graphc.runtime.variables import Variables
-from graphc.runtime.walker import executor_for
+from graphc.runtime.variants import Variants
+from graphc.runtime.walker import Walker, executor_for
 
 Runner: TypeAlias = Callable[..., tuple[Any, ...]]
 
@@ -74,7 +79,7 @@ class BaseSession:
             raise TypeError(f"Session: config must be a tf.ConfigProto, not {type(config).__name__}")
         self.graph = graph or get_default_graph()
         self.variables = Variables()
-        options = settings.from_environment()
+        options = settings.from_environment().replace(hoist=True)
         threads = int(vars(config)["intra_op_parallelism_threads"]) if config is not None else 0
         self.options = options.replace(threads=threads) if threads else options
         self.sess_str = target
@@ -189,7 +194,7 @@ class BaseSession:
     def _sized(self, parts: Fetches, feeds: tuple[Tensor, ...]) -> Runner:
         unranked = [i for i, t in enumerate(feeds) if t.shape.ndims is None]
         if not unranked:
-            return _Variants(self, parts, feeds, {}).fastest()
+            return Variants(partial(self.executable, parts, feeds, {})).fastest()
         by_rank: dict[tuple[int, ...], Runner] = {}
 
         def run(*values: Any) -> tuple[Any, ...]:
@@ -199,7 +204,8 @@ class BaseSession:
             found = by_rank.get(ranks)
             if found is None:
                 chosen = {feeds[i]: rank for i, rank in zip(unranked, ranks, strict=True)}
-                found = by_rank[ranks] = _Variants(self, parts, feeds, chosen).fastest()
+                variants = Variants(partial(self.executable, parts, feeds, chosen))
+                found = by_rank[ranks] = variants.fastest()
             return found(*values)
 
         return run
@@ -216,16 +222,26 @@ class BaseSession:
         def made(options: Options) -> tuple[Compiled, Runner]:
             compiled = compile_program(parts.tensors, feeds, parts.targets, options, feed_ranks=ranks,
                                        assumptions=assumptions)
-            self.seed([slot.name for slot in compiled.program.plan.states])
-            executor = executor_for(compiled.program, self.variables, compiled.native, options.worker_count)
-            return compiled, executor.runner(range(len(feeds)), convert)
+            return compiled, self._executor(compiled, compiled.program).runner(range(len(feeds)), convert)
 
         compiled, runner = made(self.options)
+        if compiled.once is not None:
+            executor = self._executor(compiled, compiled.once)
+            runner = Hoisted(self.variables, lambda: executor.run(())).before(runner)
         if self.options.check_numerics:
             runner = CheckedRunner(compiled.function, compiled.program, runner,
                                    lambda: made(self.options.replace(check_numerics=False))[1], self.variables, convert,
                                    self.graph.find)
         return runner, compiled.conditions
+
+    def _executor(self, compiled: Compiled, program: Program) -> Executor | Walker:
+        """What runs `program` on this session's variables; the counters of its random operations have their start."""
+        plan = program.plan
+        operations = {slot.name: op for slot in plan.states if (op := self.graph.find(slot.name)) is not None}
+        self.seed(operations)
+        changes = any(written and slot.name in operations and operations[slot.name].op.kind is not Kind.RANDOM
+                      for slot, written in zip(plan.states, plan.written, strict=True))
+        return executor_for(program, self.variables, compiled.native, self.options.worker_count, changes=changes)
 
     def seed(self, states: Iterable[str]) -> None:
         """Give the counters of random operations their start: from the seeds, or from the system where both are 0."""
@@ -233,11 +249,10 @@ class BaseSession:
             op = self.graph.get_operation_by_name(name)
             if op.op.kind is not Kind.RANDOM or self.variables.is_initialised(name):
                 continue
-            seed, seed2 = int(op.attrs["seed"]), int(op.attrs["seed2"])
-            if seed == 0 and seed2 == 0:
-                seed, seed2 = (int.from_bytes(os.urandom(8), "little") for _ in range(2))
-            mask = 2**64 - 1
-            self.variables.set(name, np.array([0, seed2 & mask, seed & mask], np.uint64), uint64)
+            start = first_counter(op.attrs["seed"], op.attrs["seed2"])
+            if start is None:
+                start = np.array([0, *(int.from_bytes(os.urandom(8), "little") for _ in range(2))], np.uint64)
+            self.variables.set(name, start, uint64)
 
     # -- errors -------------------------------------------------------------------------------------------------------
 
@@ -317,61 +332,6 @@ class _Call:
     assemble: Callable[[Sequence[Any]], Any] | None
     parts: Fetches
     feeds: tuple[Tensor, ...]
-
-
-class _Variants:
-    """The compiled variants of one call.
-
-    Unknown sizes that meet are assumed equal; a run in which one of them is 1 instead gets a variant of its own, which
-    is found again by the shapes of the feeds.
-    """
-
-    def __init__(self, session: BaseSession, parts: Fetches, feeds: tuple[Tensor, ...],
-                 ranks: Mapping[Tensor, int]) -> None:
-        self._session = session
-        self._parts = parts
-        self._feeds = feeds
-        self._ranks = ranks
-        self._by_assumptions: dict[frozenset[tuple[int, str]], tuple[Runner, Mapping[int, int]]] = {}
-        self._by_shapes: dict[tuple[tuple[int, ...], ...], Runner] = {}
-        self._first, self._checks = self._variant(frozenset())
-
-    def fastest(self) -> Runner:
-        """Return what runs any values: the one variant itself where nothing is assumed of sizes."""
-        return self.runner if self._checks else self._first
-
-    def runner(self, *values: Any) -> tuple[Any, ...]:
-        """Run the variant for these values."""
-        if self._by_shapes:
-            shapes = tuple([np.shape(v) for v in values])
-            found = self._by_shapes.get(shapes)
-            if found is not None:
-                return found(*values)
-        try:
-            return self._first(*values)
-        except AssumptionFailed as failed:
-            return self._other(values, failed)
-
-    def _variant(self, assumptions: frozenset[tuple[int, str]]) -> tuple[Runner, Mapping[int, int]]:
-        found = self._by_assumptions.get(assumptions)
-        if found is None:
-            found = self._session.executable(self._parts, self._feeds, self._ranks, dict(assumptions))
-            self._by_assumptions[assumptions] = found
-        return found
-
-    def _other(self, values: Sequence[Any], failed: AssumptionFailed) -> tuple[Any, ...]:
-        assumptions: frozenset[tuple[int, str]] = frozenset()
-        while True:
-            conditions = self._variant(assumptions)[1]
-            assumptions |= {(conditions[failed.check], failed.one)}
-            runner = self._variant(assumptions)[0]
-            try:
-                result = runner(*values)
-            except AssumptionFailed as again:
-                failed = again
-                continue
-            self._by_shapes[tuple([np.shape(v) for v in values])] = runner
-            return result
 
 
 class Session(BaseSession):

@@ -75,17 +75,19 @@ class Executor:
     """Runs one program on one set of variables.
 
     threads: how many may work on one run.  poison: fill a frame with NaN before each run (tests).
-    watch: told of each step; the driver then returns to Python after every one.
+    watch: told of each step; the driver then returns to Python after every one.  changes: whether what it writes
+    counts as a change of the variables (counters of random ops and hoisted values do not).
     """
 
     def __init__(self, program: Program, variables: Variables, native: Native, threads: int = 1,
-                 poison: bool = False, watch: Watch | None = None) -> None:
+                 poison: bool = False, watch: Watch | None = None, changes: bool = True) -> None:
         self.program = program
         self.variables = variables
         self.native = native
         self.threads = threads
         self.poison = poison
         self.watch = watch
+        self.changes = changes and any(program.plan.written)
         self.layout = Layout(program)
         self.bindings = 0  # how many frames were bound: tests of reuse
         self._idle: dict[Any, list[Lease]] = {}
@@ -105,7 +107,7 @@ class Executor:
         """Return a function of the fed values, in which argument i is the plan's feed order[i]."""
         if sorted(order) != list(range(len(self.program.plan.feeds))):
             raise errors.InternalError(f"feeds in the order {list(order)} are not this program's")
-        source, constants = _Text(self.layout, order, self.poison).write()
+        source, constants = _Text(self.layout, order, self.poison, self.changes).write()
         scope: dict[str, Any] = constants | {
             "variables": self.variables, "idle": self._idle, "free": self._idle.setdefault((), []), "bind": self.bind,
             "convert": convert or self.convert, "first": self.first, "settle": self.settle, "empty": np.empty,
@@ -241,8 +243,9 @@ class _Text:
     is copied from, None where an array of its own, o, is written by the kernels.
     """
 
-    def __init__(self, layout: Layout, order: Sequence[int], poison: bool) -> None:
+    def __init__(self, layout: Layout, order: Sequence[int], poison: bool, changes: bool) -> None:
         self.layout, self.plan, self.order, self.poison = layout, layout.program.plan, order, poison
+        self.changes = changes
         self.dynamic = {i for i, slot in enumerate(self.plan.feeds) if not _is_static(slot)}
         self.constants: dict[str, Any] = {}
 
@@ -271,8 +274,9 @@ class _Text:
             lease = ["try:", "    lease = free.pop()", "except IndexError:", f"    _, lease = bind((), {fed})"]
         names = ["frame", "enter", "words", *(f"f{i}" for i in feeds), *(f"r{k}" for k in fetches)]
         results = "".join(f"{self.result(k)}, " for k in fetches)
+        after = ["    variables.version = variables.tick()"] if self.changes else []
         body = [*convert, *lease, f"{', '.join(names)} = lease", "try:",
-                *_indent([*put, *run, f"return ({results})"]), "finally:", "    free.append(lease)"]
+                *_indent([*put, *run, f"return ({results})"]), "finally:", *after, "    free.append(lease)"]
         head = f"def runner({', '.join(f'a{i}' for i in self.order)}):"
         return "\n".join([head, *_indent(body)]) + "\n", self.constants
 

@@ -7,6 +7,7 @@ runtime ever sees the memory itself, only copies.
 """
 from __future__ import annotations
 
+import itertools
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -34,10 +35,13 @@ class Variables:
 
     generation: changes whenever an address changes or a variable stops being initialised, so that a
     frame whose generation is this one needs to look at nothing else.
+    version: a number that differs after every change of a variable's content from all that it was before.
     """
 
     def __init__(self) -> None:
         self.generation = 1
+        self.version = 0
+        self.tick = itertools.count(1).__next__  # gives each number once, whichever threads ask
         self._variables: dict[str, _Variable] = {}
         self._lock = threading.Lock()
         tell_of_forks(self)
@@ -85,6 +89,7 @@ class Variables:
         variable.initialised = initialised
         if lost:
             self.generation += 1
+            self.version = self.tick()
 
     def get(self, name: str) -> np.ndarray[Any, Any]:
         """Return a copy of the value of `name` as users see it.  Raises KeyError where it has none."""
@@ -100,6 +105,7 @@ class Variables:
         variable = self._variables[name]
         variable.array[...] = array
         variable.initialised = True
+        self.version = self.tick()
 
     def view(self, name: str) -> np.ndarray[Any, Any]:
         """Return the memory of the declared variable `name` in its stored form (runtime only)."""
@@ -110,6 +116,7 @@ class Variables:
         with self._lock:
             self._variables.clear()
             self.generation += 1
+            self.version = self.tick()
 
 
 def stored(array: np.ndarray[Any, Any], dtype: DType) -> np.ndarray[Any, Any]:

@@ -32,10 +32,11 @@ class Walker:
     """
 
     def __init__(self, program: Program, variables: Variables, call: CallKernel | None = None,
-                 watch: Watch | None = None) -> None:
+                 watch: Watch | None = None, changes: bool = True) -> None:
         self.program = program
         self.variables = variables
         self.watch = watch
+        self.changes = changes and any(program.plan.written)
         self._call = call or self._call_callable
 
     def runner(self, order: Sequence[int], convert: Converter | None = None) -> Runner:
@@ -55,7 +56,11 @@ class Walker:
                                                      f"Attempting to use uninitialized value {slot.name}")
             self.variables.declare(slot.name, slot.dtype, _shape(slot.shape, binding))
         buffers = self._buffers(arrays, binding)
-        self._steps(plan.steps, buffers, binding)
+        try:
+            self._steps(plan.steps, buffers, binding)
+        finally:
+            if self.changes:
+                self.variables.version = self.variables.tick()
         for slot, written in zip(plan.states, plan.written, strict=True):
             if written:
                 self.variables.mark(slot.name)
@@ -141,11 +146,11 @@ class Walker:
 
 
 def executor_for(program: Program, variables: Variables, native: Native, threads: int = 1, poison: bool = False,
-                 watch: Watch | None = None) -> Executor | Walker:
+                 watch: Watch | None = None, changes: bool = True) -> Executor | Walker:
     """Return what runs `program`: the native driver, or, for kernels that Python runs, a Walker."""
     if program.callables:
-        return Walker(program, variables, watch=watch)
-    return Executor(program, variables, native, threads, poison, watch)
+        return Walker(program, variables, watch=watch, changes=changes)
+    return Executor(program, variables, native, threads, poison, watch, changes)
 
 
 class _Buffers:
