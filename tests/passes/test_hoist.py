@@ -131,4 +131,5 @@ def test_sessions_do_not_share_hoisted_values() -> None:
             sess.run(tf.global_variables_initializer())
         one.run(tf.assign(w, w * 3.0))
         for sess in (one, other, one):
-            np.testing.assert_allclose(sess.run(y, {x: values}), expected(values, *sess.run([w, b])), rtol=1e-5, atol=1e-5)
+            held = sess.run([w, b])
+            np.testing.assert_allclose(sess.run(y, {x: values}), expected(values, *held), rtol=1e-5, atol=1e-5)
