@@ -12,6 +12,29 @@ from graphc.dsl import elementwise as ew
 from graphc.dsl import reduction as red
 from graphc.dsl.convert import convert_to_tensor, matching
 from graphc.dsl.elementwise import log_sigmoid, sigmoid, tanh
+from graphc.dsl.nn_convolution import (
+    atrous_conv2d,
+    atrous_conv2d_transpose,
+    conv1d,
+    conv1d_transpose,
+    conv2d,
+    conv2d_backprop_filter,
+    conv2d_backprop_input,
+    conv2d_transpose,
+    conv3d,
+    conv3d_backprop_filter,
+    conv3d_backprop_filter_v2,
+    conv3d_transpose,
+    conv_transpose,
+    convolution,
+    depthwise_conv2d,
+    depthwise_conv2d_backprop_filter,
+    depthwise_conv2d_backprop_input,
+    depthwise_conv2d_native,
+    depthwise_conv2d_native_backprop_filter,
+    depthwise_conv2d_native_backprop_input,
+    separable_conv2d,
+)
 from graphc.dsl.pooling import (
     avg_pool,
     avg_pool1d,
@@ -33,12 +56,16 @@ from graphc.errors import DTypeError, GraphError, ShapeError
 from graphc.graph.operation import at_user
 from graphc.graph.tensor import Tensor
 
-__all__ = ["avg_pool", "avg_pool1d", "avg_pool2d", "avg_pool3d", "avg_pool_v2", "batch_norm_with_global_normalization",
-           "batch_normalization", "bias_add", "crelu", "dropout", "elu",
-           "embedding_lookup", "in_top_k", "l2_loss", "l2_normalize", "layer_norm", "leaky_relu", "log_poisson_loss",
-           "log_sigmoid", "log_softmax", "max_pool", "max_pool1d", "max_pool2d", "max_pool3d", "max_pool_v2",
-           "max_pool_with_argmax", "moments", "normalize_moments", "pool", "relu", "relu6", "relu_layer", "selu",
-           "sigmoid",
+__all__ = ["atrous_conv2d", "atrous_conv2d_transpose", "avg_pool", "avg_pool1d", "avg_pool2d", "avg_pool3d",
+           "avg_pool_v2", "batch_norm_with_global_normalization", "batch_normalization", "bias_add", "conv1d",
+           "conv1d_transpose", "conv2d", "conv2d_backprop_filter", "conv2d_backprop_input", "conv2d_transpose",
+           "conv3d", "conv3d_backprop_filter", "conv3d_backprop_filter_v2", "conv3d_transpose", "conv_transpose",
+           "convolution", "crelu", "depthwise_conv2d", "depthwise_conv2d_backprop_filter",
+           "depthwise_conv2d_backprop_input", "depthwise_conv2d_native", "depthwise_conv2d_native_backprop_filter",
+           "depthwise_conv2d_native_backprop_input", "dropout", "elu", "embedding_lookup", "in_top_k", "l2_loss",
+           "l2_normalize", "layer_norm", "leaky_relu", "log_poisson_loss", "log_sigmoid", "log_softmax", "max_pool",
+           "max_pool1d", "max_pool2d", "max_pool3d", "max_pool_v2", "max_pool_with_argmax", "moments",
+           "normalize_moments", "pool", "relu", "relu6", "relu_layer", "selu", "separable_conv2d", "sigmoid",
            "sigmoid_cross_entropy_with_logits", "softmax", "softmax_cross_entropy_with_logits",
            "softmax_cross_entropy_with_logits_v2", "softplus", "softsign", "sparse_softmax_cross_entropy_with_logits",
            "sufficient_statistics", "swish", "tanh", "weighted_cross_entropy_with_logits", "weighted_moments",

@@ -127,20 +127,20 @@ def _output(ctx: Inference, family: Family, x: Shape, w: Shape) -> Shape:
 
 def _features(ctx: Inference, family: Family, channels: Size, w: Shape) -> Size:
     """The channels of the output; those of the input must fit the filter."""
+    message = f"Depth of input ({channels}) is not a multiple of input depth of filter ({w[-2]}), filter {show(w)}"
     if family.is_depthwise:
         ctx.equal(channels, w[-2], f"the input has {channels} channels, the filter {show(w)} is for {w[-2]}")
         return w[-2] * w[-1]
-    if not isinstance(channels, int) or not isinstance(w[-2], int):
-        ctx.equal(channels, w[-2], f"the input has {channels} channels, the filter {show(w)} is for {w[-2]}")
-        return w[-1]
     if channels == w[-2]:
         return w[-1]
+    if not isinstance(channels, int) or not isinstance(w[-2], int):  # groups are made by known sizes alone
+        ctx.equal(channels, w[-2], message)
+        return w[-1]
     if w[-2] == 0 or channels % w[-2]:
-        raise ctx.fail(f"input depth must be evenly divisible by filter depth: {channels} vs {w[-2]}, filter {show(w)}",
-                       f"give the filter {channels} input channels, or a divisor of them for groups")
+        raise ctx.fail(message, f"give the filter {channels} input channels, or a divisor of them for groups")
     groups = channels // w[-2]
-    ctx.divides(w[-1], groups, f"{w[-1]} output channels are not a multiple of the {groups} groups that "
-                               f"{channels} input channels and a filter {show(w)} make")
+    ctx.divides(w[-1], groups, f"Depth of output ({w[-1]}) is not a multiple of the number of groups ({groups}), "
+                               f"filter {show(w)}")
     return w[-1]
 
 
