@@ -56,7 +56,8 @@ def hoist(function: Function) -> Function:
             continue
         again = Node(node.op, inputs, node.attrs, [o.type for o in node.outputs], node.origin)
         nodes.append(again)
-        mapping.update(zip(node.outputs, again.outputs, strict=True))
+        for old, new in zip(node.outputs, again.outputs, strict=True):
+            mapping.setdefault(old, new)  # what is hoisted itself may be computed from another hoisted value
     main = function.replace(
         nodes=tuple(nodes), fetches=tuple(mapping.get(v, v) for v in function.fetches),
         states=function.states + states, state_names=function.state_names + _names(function, values),

@@ -46,6 +46,15 @@ def test_the_parts_are_valid_and_agree_on_names() -> None:
     assert set(main.state_names) == set(hoisted)
 
 
+def test_a_value_hoisted_beside_its_own_source() -> None:
+    x = tf.placeholder(tf.float32, (None, 3))
+    scale, offset, mean, variance = (tf.Variable(np.ones(3, np.float32), name=n) for n in ("s", "o", "m", "v"))
+    function = extract((tf.nn.batch_normalization(x, mean, variance, offset, scale, 1e-3),), (x,), ())
+    main = hoist(function)
+    assert [n.op.name for n in main.nodes] == ["Mul", "Add"]
+    assert len(main.states) == 2
+
+
 def test_a_program_that_writes_variables_is_left_alone() -> None:
     x, y, w, _ = layer()
     function = extract((y,), (x,), (tf.assign(w, w * 0.5).op,))
