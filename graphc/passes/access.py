@@ -8,7 +8,7 @@ read of it is a read of what it views.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -32,11 +32,13 @@ Labels: TypeAlias = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """One read of `value`: the domain axis per axis of the value, or None.  operand: a factor of a product."""
+    """One read of `value`: the domain axis per axis of the value, or None.  operand: a factor of a product.  times: how
+    many elements an element of the domain reads at computed positions (a window's taps)."""
 
     value: Value
     labels: Labels | None
     operand: bool = False
+    times: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,10 +218,15 @@ def _map_point(value: Value, node: Node, lower: Pointwise) -> Unit:
     assert lower.point is not None
     primitives, cycles = _cost(lower.point(probe))
     reads = []
+    computed: dict[int, int] = {}
     for i, at, conditional in probe.loads:
         source = node.inputs[i]
         found = None if conditional else _direct(at, source.tensor.shape, sizes)
-        reads.append(_read(source, found))
+        if found is None:
+            computed[i] = computed.get(i, 0) + 1
+        else:
+            reads.append(_read(source, found))
+    reads += [replace(_read(node.inputs[i], None), times=n) for i, n in computed.items()]
     loaded = {i for i, _, _ in probe.loads}
     reads += [_read(v, None) for i, v in enumerate(node.inputs) if i not in loaded]  # read for its type alone
     return Unit(value, "map", sizes, len(sizes), labels, tuple(reads), primitives, cycles)

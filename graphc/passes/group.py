@@ -11,7 +11,7 @@ contract: one product; everything else is over its output (an epilogue) or is a 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.ir import dim
 from graphc.ir.dim import Size
@@ -89,7 +89,7 @@ class Group:
 
         reads: dict[Value, list[Read]] = {}
         for r in unit.reads:
-            reads.setdefault(r.value, []).append(Read(r.value, place(r.labels), r.operand))
+            reads.setdefault(r.value, []).append(replace(r, labels=place(r.labels)))
         form = {"map": "map", "reduce": "rows", "contract": "contract"}[unit.kind]
         hidden = set(axes[unit.kept:]) if form != "map" else set()
         return cls(form, set(axes[:unit.kept]), hidden, {unit.value: unit}, {unit.value: place(unit.labels)}, reads,
@@ -221,9 +221,15 @@ def _inline(space: Space, a: Group, b: Group, outside: Callable[[Group], bool]) 
         return "a factor of a product is read at computed positions"
     if outside(a):
         return "a value is read at computed positions here, and needed elsewhere too"
-    if a.cycles > CHEAP_REPEAT and space.count(_resolved(space, b.axes)) > 1.5 * space.count(_resolved(space, a.axes)):
+    made = space.count(_resolved(space, a.axes))
+    if a.cycles > CHEAP_REPEAT and _times(a, b) * space.count(_resolved(space, b.axes)) > 1.5 * made:
         return "computing it again at each position costs more than loading it"
     return Joint([], b.form, b.kept, b.reduced, True)
+
+
+def _times(a: Group, b: Group) -> int:
+    """How many elements of `a` an element of `b` reads at computed positions."""
+    return max((r.times for v in a.defs for r in b.reads.get(v, ())), default=1)
 
 
 def _map_first(space: Space, a: Group, b: Group, pairing: Pairing, linked: set[int],
@@ -292,7 +298,8 @@ def merge(space: Space, a: Group, b: Group, joint: Joint) -> Group:
     operands = {v for v, reads in b.reads.items() if v in a.defs and any(r.operand for r in reads)}
     if joint.inline:
         a_defs: dict[Value, Labels | None] = dict.fromkeys(a.defs)
-        a_reads = {v: [Read(v, None)] for v in a.reads}
+        times = _times(a, b)
+        a_reads = {v: [Read(v, None, times=times * max(r.times for r in reads))] for v, reads in a.reads.items()}
     else:
         a_defs = a.defs
         a_reads = {v: [Read(v, r.labels, True) for r in reads] for v, reads in a.reads.items()} if operands else a.reads
@@ -310,8 +317,8 @@ def merge(space: Space, a: Group, b: Group, joint: Joint) -> Group:
             into_defs[v] = None
     for v, reads in from_reads.items():
         known = into_reads.setdefault(v, [])
-        places = {(space.resolve(r.labels), r.operand) for r in known}
-        known.extend(r for r in reads if (space.resolve(r.labels), r.operand) not in places)
+        places = {(space.resolve(r.labels), r.operand): r.times for r in known}
+        known.extend(r for r in reads if places.get((space.resolve(r.labels), r.operand), 0) < r.times)
     units = big.units
     for v, unit in small.units.items():
         units.setdefault(v, unit)

@@ -62,6 +62,19 @@ func @main(%x: float32[N, 64] "x", %w: float32[32, 64] "w") {
 """) == ["contract"]
 
 
+@pytest.mark.parametrize(("taps", "step", "size", "count"), [(2, 2, 4, 1), (3, 1, 8, 2)])
+def test_what_many_windows_read_is_computed_once(taps: int, step: int, size: int, count: int) -> None:
+    """A dear producer is a part of windows that do not overlap; it is not computed nine times for those that do."""
+    window = f'ksize=(1, {taps}, {taps}, 1), strides=(1, {step}, {step}, 1), padding="SAME"'
+    assert forms(f"""
+func @main(%x: float32[2, 8, 8, 32] "x") {{
+  %0 = Tanh(%x) : float32[2, 8, 8, 32]
+  %1 = MaxPool(%0) {{{window}}} : float32[2, {size}, {size}, 32]
+  return %1 "y"
+}}
+""") == ["map"] * count
+
+
 def test_a_narrow_product_is_a_reduction_that_takes_its_neighbours() -> None:
     assert forms("""
 func @main(%x: float32[N, 30] "x", %w: float32[30, 1] "w", %b: float32[1] "b") {
