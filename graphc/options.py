@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 BACKENDS = ("llvm_cpu", "numba_cpu", "interp")
+CONVOLUTIONS = ("auto", "direct", "winograd2", "winograd4")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,8 @@ class Options:
     hold for finite values only).  check_numerics: stop at the first NaN or Inf.  cache_dir: None means the user's
     cache folder; "" keeps everything in memory.  dump_passes: folder for one .gir per pass. fold_limit: bytes that
     constant folding may produce per value.  hoist: what depends on variables alone is computed by a program of its own,
-    once and again when a variable has changed (sessions ask for it).
+    once and again when a variable has changed (sessions ask for it).  convolution: the algorithm of 3 x 3
+    convolutions of stride 1: "auto" (the fastest by estimate), "direct", "winograd2" or "winograd4".
     """
 
     backend: str = "llvm_cpu"
@@ -35,6 +37,7 @@ class Options:
     dump_passes: str | None = None
     fold_limit: int = 1 << 20
     hoist: bool = False
+    convolution: str = "auto"
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
@@ -45,6 +48,8 @@ class Options:
             raise ValueError(f"level must be 0, 1 or 2, not {self.level}")
         if self.numerics not in ("default", "strict", "fast"):
             raise ValueError(f"numerics must be 'default', 'strict' or 'fast', not {self.numerics!r}")
+        if self.convolution not in CONVOLUTIONS:
+            raise ValueError(f"unknown convolution {self.convolution!r}; known: {', '.join(CONVOLUTIONS)}")
 
     def replace(self, **changes: Any) -> Options:
         """Return a copy with `changes`."""
@@ -54,7 +59,8 @@ class Options:
     def code_key(self) -> str:
         """The options that generated code depends on, as text."""
         return f"backend={self.backend} target={self.target} level={self.level} numerics={self.numerics} " \
-               f"check_numerics={self.check_numerics} fold_limit={self.fold_limit} hoist={self.hoist}"
+               f"check_numerics={self.check_numerics} fold_limit={self.fold_limit} hoist={self.hoist} " \
+               f"convolution={self.convolution}"
 
     @property
     def worker_count(self) -> int:

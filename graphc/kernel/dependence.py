@@ -186,14 +186,16 @@ def _whole_multiples(x: Expr, y: Expr) -> tuple[Expr, Expr]:
 
 
 def _multiple(e: Expr) -> tuple[Expr, int] | None:
+    """Return the part and the factor of part * factor + offset, the offset below the factor; None for anything else."""
     offset = 0
     if isinstance(e, Prim) and e.op == "add" and isinstance(e.args[1], Const):
         e, offset = e.args[0], int(e.args[1].value)
-    match e:
-        case Prim(op="mul", args=(Prim(op="floordiv" | "floormod") as part, Const(value=m))) if 0 <= offset < m:
-            return part, int(m)
-        case _:
-            return None
+    if not isinstance(e, Prim) or e.op != "mul":
+        return None
+    part, factor = e.args
+    if not isinstance(part, Prim) or part.op not in ("floordiv", "floormod") or not isinstance(factor, Const):
+        return None
+    return (part, int(factor.value)) if 0 <= offset < factor.value else None
 
 
 def _line(e: Expr, inner: Extents, axis: str, found: _Body) -> _Line | None:

@@ -119,7 +119,7 @@ def _filter_samples() -> list[Sample]:
 
 
 register(Op(
-    name="WinogradFilter", kind=Kind.LIBRARY, inputs=("filter",), attrs={"tile": REQUIRED, "turned": False},
+    name="WinogradFilter", kind=Kind.CONTRACTION, inputs=("filter",), attrs={"tile": REQUIRED, "turned": False},
     infer=_filter_infer, gradient=_LATER, reference=_filter_reference, lower=RoutineBody(_filter_body),
     samples=_filter_samples,
     doc="3 x 3 filters as F(tile x tile, 3 x 3) takes them, in strips of output channels; turned: those of the input "
@@ -397,9 +397,7 @@ def _samples() -> list[Sample]:
         for n, size, channels, outputs, before in (
                 (2, (6, 7), 3, 5, (1, 1)), (1, (4, 4), 16, 32, (1, 1)), (3, (13, 9), 4, 16, (0, 0)),
                 (1, (1, 1), 1, 1, (1, 1)), (0, (8, 8), 3, 4, (1, 1)), (2, (9, 14), 5, 130, (2, 2))):
-            data = typed(float32, n, *(size[d] + TAPS - 1 - 2 * before[d] for d in (0, 1)), channels)
-            if min(data.shape[1:3]) < 1:  # type: ignore[type-var]
-                continue
+            data = typed(float32, n, *(max(1, size[d] + TAPS - 1 - 2 * before[d]) for d in (0, 1)), channels)
             filters = typed(float32, transform.points, strips_of(outputs), channels, STRIP)
             found.append(Sample((data, filters), {"tile": tile, "before": before, "size": size, "channels": outputs},
                                 special=False))
@@ -411,7 +409,8 @@ def _flops(in_types: Sequence[TensorType], out_types: Sequence[TensorType], attr
     transform = TRANSFORMS[attrs["tile"]]
     height, width = attrs["size"]
     tiles = -(-height // transform.tile) * -(-width // transform.tile)
-    return in_types[0].shape[0] * in_types[0].shape[3] * (2 * transform.points * tiles * attrs["channels"])
+    each: int = 2 * transform.points * tiles * attrs["channels"]
+    return in_types[0].shape[0] * in_types[0].shape[3] * each
 
 
 register(Op(

@@ -19,6 +19,7 @@ from graphc.ir.verify import verify
 from graphc.options import Options
 from graphc.passes.algebra import simplify
 from graphc.passes.canonical import canonicalise
+from graphc.passes.convolution import choose_convolutions
 from graphc.passes.cse import merge_equal
 from graphc.passes.dce import remove_dead_code
 from graphc.passes.decompose import decompose
@@ -61,11 +62,13 @@ DECOMPOSE = Pass("decompose", lambda f, o: decompose(f))
 ALGEBRA = Pass("simplify", lambda f, o: simplify(f, o.numerics))
 FOLD = Pass("fold_constants", lambda f, o: fold_constants(f, o.fold_limit))
 CSE = Pass("merge_equal", lambda f, o: merge_equal(f))
+CONVOLUTION = Pass("choose_convolutions", choose_convolutions)
 
 LEVELS: tuple[tuple[Pass | Repeat, ...], ...] = (
     (PRUNE, DECOMPOSE, PRUNE),
-    (PRUNE, CANONICAL, STABILISE, DECOMPOSE, CANONICAL, FOLD, CSE, PRUNE),
-    (PRUNE, CANONICAL, CSE, STABILISE, DECOMPOSE, Repeat((CANONICAL, ALGEBRA, FOLD, CSE, PRUNE))),
+    (PRUNE, CANONICAL, STABILISE, DECOMPOSE, CANONICAL, FOLD, CSE, PRUNE, CONVOLUTION, CSE),
+    (PRUNE, CANONICAL, CSE, STABILISE, DECOMPOSE, Repeat((CANONICAL, ALGEBRA, FOLD, CSE, PRUNE)),
+     CONVOLUTION, CSE),
 )
 """The passes up to fusion, per optimisation level."""
 

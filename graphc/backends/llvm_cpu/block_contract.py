@@ -187,11 +187,10 @@ def _form(r: Renderer, s: Contract) -> _Form:
     if s.acc_dtype not in _ELEMENTS or len(s.m) != 1 or len(s.k) != 1 or len(s.batch) > 1 or not 1 <= len(s.n) <= 2:
         raise refuse("it has one axis of rows, one of depth, and at most one batch axis, in float32 or float64")
     a, b, (store, *others) = s.a, s.b, s.body
-    plain = isinstance(a, Load) and isinstance(b, Load) and isinstance(store, Store) and not others
-    if not plain or store.value != Var(s.acc, s.acc_dtype) or any(
-            x.predicate is not None for x in (a, b, store)):  # type: ignore[union-attr]
-        raise refuse("it stores sums of products of plain loads")
-    assert isinstance(a, Load) and isinstance(b, Load) and isinstance(store, Store)
+    if not isinstance(a, Load) or not isinstance(b, Load) or not isinstance(store, Store) or others:
+        raise refuse("it stores sums of products of loads")
+    if store.value != Var(s.acc, s.acc_dtype) or any(x.predicate is not None for x in (a, b, store)):
+        raise refuse("it stores sums as they are, and no load or store has a predicate")
     row, k, lane = s.m[0][0], s.k[0][0], s.n[-1][0]
     strip_axis = s.n[0][0] if len(s.n) == 2 else None
     batch = s.batch[0][0] if s.batch else None

@@ -1,0 +1,195 @@
+"""The algorithm of a convolution: direct, or Winograd's F(2x2, 3x3) or F(4x4, 3x3), by estimated time.
+
+Owns the choice and its reason in words.  Knows the ops; must not know kernels or machines.  Law: what it computes
+differs by rounding alone: F(2x2) is as exact as the direct form, F(4x4) within 2e-5 of the largest element, and
+numerics="strict" never takes it.  A convolution is eligible with filters of 3 x 3, stride and dilation 1, one group,
+channels last, float32, and a height and width that are known; so is its input gradient, which is the convolution of the
+output's gradient with the filters turned around.  The filter gradient stays direct.
+
+Estimates are in cycles of one core with two 512-bit multiply-adds a cycle.  Narrower machines have other numbers and
+the same order, since all parts are counted in vectors.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from graphc.dtypes import float32
+from graphc.ir import infer
+from graphc.ir.dim import Size
+from graphc.ir.function import Builder, Function, Node, Value, rewrite
+from graphc.kernel.winograd import TAPS, TRANSFORMS, Transform
+from graphc.ops.base import Kind, lookup
+from graphc.ops.convolution_window import Geometry, geometry
+from graphc.ops.winograd import STRIP, UNIT, strips_of
+from graphc.options import Options
+from graphc.passes.bodies import everywhere
+
+FORWARD, INPUT = "Conv2D", "Conv2DBackpropInput"
+TYPICAL_BATCHES = (1, 8, 64)  # what a batch that is not known is taken for: the geometric mean of the times decides
+MULTIPLY_ADDS = 32.0  # a cycle
+DIRECT_SHARE, PRODUCT_SHARE = 0.85, 0.85  # of them that the direct form, and the product of a block, reach
+DATA_CYCLES = {2: 40.0, 4: 130.0}  # of one tile and vector of channels transformed
+OUTPUT_CYCLES = {2: 30.0, 4: 100.0}  # of one tile and vector of channels transformed back
+FILTER_CYCLES = {2: 60.0, 4: 120.0}  # of one vector of filters transformed
+TURNED_CYCLES = 160.0  # beside them, of its gathers where the channels are exchanged
+GAIN = 0.9  # of the direct form's time that Winograd's must be below: estimates are no better
+BYTES = 16.0  # of filters a cycle that come from beyond the second-level cache
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What became of one convolution.  tile: outputs of a Winograd tile along each axis, 0 for the direct form."""
+
+    node: Node
+    tile: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """An eligible convolution.  size: of the result.  channels: of the data; outputs: of the result.  turned: an input
+    gradient.  kept: the transformed filters outlive a run."""
+
+    images: Size
+    size: tuple[int, int]
+    before: tuple[int, int]
+    channels: int
+    outputs: int
+    turned: bool
+    kept: bool
+
+
+@everywhere
+def choose_convolutions(function: Function, options: Options) -> Function:
+    """Return `function` with every convolution that gains by it computed by Winograd's algorithm."""
+    chosen = {c.node: c.tile for c in choices(function, options) if c.tile}
+    if not chosen:
+        return function
+
+    def rule(node: Node, inputs: tuple[Value, ...], builder: Builder) -> Sequence[Value] | None:
+        if node not in chosen:
+            return None
+        case = _case(function, node)
+        assert isinstance(case, _Case)
+        data, weights = reversed(inputs) if case.turned else inputs
+        filters = builder.add(lookup("WinogradFilter"), (weights,), {"tile": chosen[node], "turned": case.turned},
+                              node.origin)
+        attrs = {"tile": chosen[node], "before": case.before, "size": case.size, "channels": case.outputs}
+        return builder.add(lookup("WinogradConvolution"), (data, filters.output), attrs, node.origin).outputs
+
+    return rewrite(function, Builder(infer.types), rule)
+
+
+def choices(function: Function, options: Options) -> Iterator[Choice]:
+    """Yield the algorithm of every convolution of `function` (not of its bodies), with the reason in one sentence."""
+    for node in function.nodes:
+        if node.op.name in (FORWARD, INPUT):
+            case = _case(function, node)
+            yield Choice(node, 0, f"direct: {case}") if isinstance(case, str) else _choice(node, case, options)
+
+
+def _choice(node: Node, case: _Case, options: Options) -> Choice:
+    wanted = {"direct": 0, "winograd2": 2, "winograd4": 4}.get(options.convolution)
+    if wanted == 4 and options.numerics == "strict":
+        return Choice(node, 2, 'F(2x2, 3x3): asked for F(4x4, 3x3), which numerics="strict" does not take')
+    if wanted is not None:
+        return Choice(node, wanted, f"{_NAMES[wanted]}: asked for")
+    strict = options.numerics == "strict"
+    times = {tile: _time(case, tile) for tile in _NAMES if not (strict and tile == 4)}
+    best = min(times, key=times.__getitem__)
+    tile = best if times[best] < GAIN * times[0] else 0
+    told = ", ".join(f"{_NAMES[t]} {times[t] / 1e3:.0f}" for t in sorted(times, key=times.__getitem__))
+    batch = "" if isinstance(case.images, int) else f", the batch taken for {', '.join(map(str, TYPICAL_BATCHES))}"
+    kept = "kept between runs" if case.kept else "computed in every run"
+    return Choice(node, tile, f"{_NAMES[tile]}: estimated thousands of cycles are {told} "
+                              f"(transformed filters {kept}{batch})")
+
+
+_NAMES = {0: "direct", 2: "F(2x2, 3x3)", 4: "F(4x4, 3x3)"}
+
+# -- which ------------------------------------------------------------------------------------------------------------
+
+
+def _case(function: Function, node: Node) -> _Case | str:
+    """Return an eligible convolution, or why it is none."""
+    forward = node.op.name == FORWARD
+    x, w, y = ((node.inputs[0], node.inputs[1], node.output) if forward else
+               (node.output, node.inputs[0], node.inputs[1]))
+    if node.attrs["data_format"] != "NHWC":
+        return "its channels are not last"
+    if x.tensor.dtype is not float32:
+        return f"it is in {x.tensor.dtype.name}"
+    if w.tensor.shape[:2] != (TAPS, TAPS):
+        return f"its filters are {w.tensor.shape[0]} x {w.tensor.shape[1]}"
+    g = geometry(node.attrs, x.tensor.shape, w.tensor.shape, y.tensor.shape, False)
+    if any(axis.stride != 1 or axis.dilation != 1 for axis in g.windows):
+        return "it has strides or dilations"
+    if g.groups != 1:
+        return f"it has {g.groups} groups"
+    return _sized(function, g, w, forward)
+
+
+def _sized(function: Function, g: Geometry, w: Value, forward: bool) -> _Case | str:
+    sizes = [n for axis in g.windows for n in (axis.size, axis.out, axis.before)] + [g.channels, g.features]
+    if not all(isinstance(n, int) for n in sizes):
+        return "its height, width or channels are not known when compiling"
+    if not all(isinstance(n, int) and n > 0 for axis in g.windows for n in (axis.size, axis.out)) or not (
+            g.channels and g.features):
+        return "it has no elements"
+    before = [int(axis.before) if forward else TAPS - 1 - int(axis.before) for axis in g.windows]
+    if min(before) < 0:
+        return "its padding is wider than its filters"
+    height, width = (int(axis.out if forward else axis.size) for axis in g.windows)
+    channels, outputs = int(g.channels), int(g.features)
+    if not forward:
+        channels, outputs = outputs, channels
+    kept = _is_kept(function, w)
+    return _Case(g.batch, (height, width), (before[0], before[1]), channels, outputs, not forward, kept)
+
+
+def _is_kept(function: Function, value: Value) -> bool:
+    """Whether what is computed from `value` alone outlives a run: it depends on variables that no run writes."""
+    if any(u is not s and (u.producer is None or u.producer.op.kind is not Kind.RANDOM)
+           for s, u in zip(function.states, function.updates, strict=True)):
+        return False
+    stack, seen = [value], {value}
+    while stack:
+        v = stack.pop()
+        if v.producer is None and v not in function.states:
+            return False
+        below = [u for u in v.producer.inputs if u not in seen] if v.producer is not None else []
+        seen.update(below)
+        stack.extend(below)
+    return True
+
+
+# -- how long ---------------------------------------------------------------------------------------------------------
+
+
+def _time(case: _Case, tile: int) -> float:
+    """Return the estimated cycles of a convolution, all by one thread."""
+    batches = (case.images,) if isinstance(case.images, int) else TYPICAL_BATCHES
+    times = [max(1.0, _winograd(case, TRANSFORMS[tile], n) if tile else _direct(case, n)) for n in batches]
+    return float(prod(times) ** (1 / len(times)))
+
+
+def _direct(case: _Case, images: int) -> float:
+    """The products, and the filters from beyond the second-level cache."""
+    outputs = strips_of(case.outputs) * STRIP
+    products = images * prod(case.size) * TAPS * TAPS * case.channels * outputs
+    return products / (MULTIPLY_ADDS * DIRECT_SHARE) + TAPS * TAPS * case.channels * outputs * 4 / BYTES
+
+
+def _winograd(case: _Case, transform: Transform, images: int) -> float:
+    """The three stages, the filters from beyond the second-level cache, and their transformation."""
+    tiles = images * prod(-(-n // transform.tile) for n in case.size)
+    rows = -(-tiles // UNIT) * UNIT
+    vectors, strips = -(-case.channels // STRIP), strips_of(case.outputs)
+    filters = case.channels * strips
+    products = transform.points * rows * filters * STRIP / (MULTIPLY_ADDS * PRODUCT_SHARE)
+    stages = tiles * (vectors * DATA_CYCLES[transform.tile] + strips * OUTPUT_CYCLES[transform.tile])
+    traffic = transform.points * filters * STRIP * 4 / BYTES
+    made = 0.0 if case.kept else filters * (FILTER_CYCLES[transform.tile] + TURNED_CYCLES * case.turned) + 2 * traffic
+    return products + stages + traffic + made
