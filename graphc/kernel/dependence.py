@@ -187,15 +187,17 @@ def _whole_multiples(x: Expr, y: Expr) -> tuple[Expr, Expr]:
 
 def _multiple(e: Expr) -> tuple[Expr, int] | None:
     """Return the part and the factor of part * factor + offset, the offset below the factor; None for anything else."""
-    offset = 0
-    if isinstance(e, Prim) and e.op == "add" and isinstance(e.args[1], Const):
-        e, offset = e.args[0], int(e.args[1].value)
-    if not isinstance(e, Prim) or e.op != "mul":
-        return None
-    part, factor = e.args
-    if not isinstance(part, Prim) or part.op not in ("floordiv", "floormod") or not isinstance(factor, Const):
-        return None
-    return (part, int(factor.value)) if 0 <= offset < factor.value else None
+    match e:
+        case Prim(op="add", args=(whole, Const(value=offset))):
+            pass
+        case _:
+            whole, offset = e, 0
+    match whole:
+        case Prim(op="mul", args=(Prim(op="floordiv" | "floormod") as part, Const(value=factor))) if (
+                0 <= offset < factor):
+            return part, int(factor)
+        case _:
+            return None
 
 
 def _line(e: Expr, inner: Extents, axis: str, found: _Body) -> _Line | None:
