@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from graphc.cli import output
-from graphc.cli.settings import environment
+from graphc.cli.environment import environment
 from graphc.graph.graph import near_names
 from graphc.runtime.cache import KINDS, Cache, Entry
 

@@ -6,6 +6,7 @@ is needed to report it; any other error without graphc's frames.
 """
 from __future__ import annotations
 
+import importlib
 import runpy
 import sys
 import traceback
@@ -21,8 +22,9 @@ FAILED = 1
 WRONG = 2
 INTERRUPTED = 130
 
-_HIDDEN = ("<frozen runpy>", "<frozen importlib", str(Path(runpy.__file__).resolve()),
-           str(Path(click.__file__).resolve().parent), str(Path(__file__).parent), f"{PACKAGE}model.py")
+_HIDDEN = ("<frozen runpy>", str(Path(runpy.__file__).resolve()), "<frozen importlib",
+           str(Path(importlib.__file__).resolve().parent), str(Path(click.__file__).resolve().parent),
+           str(Path(__file__).parent), f"{PACKAGE}model.py")
 """Files whose frames stand between the command line and the user's code."""
 
 

@@ -70,6 +70,8 @@ class Commands(click.Group):
 
 _COMMANDS = {
     "run": ("graphc.cli.run", "Run a script, or a saved program."),
+    "compile": ("graphc.cli.compile", "Compile a model file to a program that runs without the compiler."),
+    "inspect": ("graphc.cli.inspect", "Show a model's layers, checks, kernels and memory."),
     "cache": ("graphc.cli.cache", "List, explain or clear what was compiled."),
     "doctor": ("graphc.cli.doctor", "Check this machine and this installation."),
     "ops": ("graphc.cli.ops", "List the operations there are."),

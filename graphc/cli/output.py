@@ -99,6 +99,11 @@ def size(number: int) -> str:
     raise AssertionError
 
 
+def milliseconds(seconds: float) -> str:
+    """Return a time: 12.3 ms."""
+    return f"{1000 * seconds:.1f} ms"
+
+
 def several(number: int, what: str) -> str:
     """Return "1 kernel", "2 kernels"."""
     return f"{count(number)} {what}{'' if number == 1 else 's'}"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from graphc import options as settings
 from graphc.backends import numba_cpu
-from graphc.compiler import compile_kernels, lay_out, load_backend, prepare, store_in
+from graphc.compiler import compile_kernels, lay_out, load_backend, prepare
 from graphc.dsl.signature import Signature
 from graphc.errors import GraphError, report
 from graphc.graph.fetch import feed_keys, take_apart
@@ -30,7 +30,7 @@ from graphc.model import Model, choose_signature
 from graphc.options import Options
 from graphc.passes.extract import extract, needed
 from graphc.passes.pipeline import Pass, Pipeline, Record
-from graphc.runtime.cache import Cache
+from graphc.runtime.cache import Cache, store_in
 
 if TYPE_CHECKING:
     from graphc.backends.llvm_cpu.codegen import LlvmCpu
@@ -40,9 +40,10 @@ if TYPE_CHECKING:
 class Compilation:
     """What became of a graph on its way to kernels.
 
-    fetches, feeds, targets: of the graph.  runs: (name, function after it) for "extract" and then for every run of a
-    pass, "fuse" and "order" at the end; a pass that changed nothing gives the object it was given.  records: time and
-    node counts of those runs of passes.  seconds: of each stage, in order.
+    fetches, feeds, targets: of the graph.  signature: what a model calls them by; None where they were named.
+    runs: (name, function after it) for "extract" and then for every run of a pass, "fuse" and "order" at the end; a
+    pass that changed nothing gives the object it was given.  records: time and node counts of those runs of passes.
+    seconds: of each stage, in order.
     """
 
     graph: Graph
@@ -54,6 +55,7 @@ class Compilation:
     records: tuple[Record, ...]
     plan: Plan
     seconds: tuple[tuple[str, float], ...]
+    signature: Signature | None = None
 
     # -- functions ------------------------------------------------------------------------------
 
@@ -165,7 +167,10 @@ def record(source: Graph | Model, fetches: Any = None, feeds: Iterable[Any] | No
     """
     graph = source if isinstance(source, Graph) else source.graph
     chosen = options or settings.from_environment()
-    tensors, ops, fed = _ends(graph, None if isinstance(source, Graph) else source.signature, fetches, feeds, targets)
+    signature = None if isinstance(source, Graph) else source.signature
+    if fetches is None and signature is None and not (targets := tuple(targets)):
+        signature = choose_signature(graph)
+    tensors, ops, fed = _ends(graph, signature, fetches, feeds, targets)
     for tensor in fed:
         if tensor.shape.ndims is None:
             raise GraphError(report(f"the rank of the fed tensor {tensor.name!r} is not known", str(tensor.op.source),
@@ -181,15 +186,13 @@ def record(source: Graph | Model, fetches: Any = None, feeds: Iterable[Any] | No
     plan = lay_out(fused)
     seconds = (("extract", extracted - started), ("passes", prepared - extracted),
                ("lower and plan memory", time.perf_counter() - prepared))
-    return Compilation(graph, tensors, fed, ops, chosen, tuple(recorder.runs), tuple(recorder.records), plan, seconds)
+    return Compilation(graph, tensors, fed, ops, chosen, tuple(recorder.runs), tuple(recorder.records), plan, seconds,
+                       signature if fetches is None and feeds is None else None)
 
 
 def _ends(graph: Graph, signature: Signature | None, fetches: Any, feeds: Iterable[Any] | None,
           targets: Iterable[Operation]) -> tuple[tuple[Tensor, ...], tuple[Operation, ...], tuple[Tensor, ...]]:
     """The fetched tensors, the operations that run for their effect, and the fed tensors."""
-    targets = tuple(targets)
-    if fetches is None and signature is None and not targets:
-        signature = choose_signature(graph)
     if fetches is None and signature is not None:
         fetches, targets = tuple(signature.outputs.values()), (*signature.targets, *targets)
     parts = take_apart(graph, [() if fetches is None else fetches, *targets])

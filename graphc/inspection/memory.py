@@ -70,11 +70,10 @@ def lifetimes(plan: Plan) -> tuple[Lifetime, ...]:
     names: dict[int, str] = {}
     for number, step, _ in steps:
         names[number] = step_name(plan, step)
-        for b in _buffers(step):
-            at_: int = b
-            while at_ >= 0:
-                used.setdefault(at_, []).append(number)
-                at_ = plan.buffers[at_].base
+        for buffer in _buffers(step):
+            while buffer >= 0:
+                used.setdefault(buffer, []).append(number)
+                buffer = plan.buffers[buffer].base
     found = []
     for i, b in enumerate(plan.buffers):
         if b.role != "temp" or i not in used:
@@ -143,6 +142,7 @@ def plot(plan: Plan, path: Path, free: int, title: str) -> None:
     try:
         from matplotlib import colormaps
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError:
         raise MissingExtra("drawing the memory plan needs matplotlib: pip install 'graphc[viz]'") from None
     lives = lifetimes(plan)
@@ -154,12 +154,13 @@ def plot(plan: Plan, path: Path, free: int, title: str) -> None:
         height = at(life.bytes, free) / per
         axes.bar(life.first - 0.5, height, width=life.last - life.first + 1, bottom=at(life.offset, free) / per,
                  align="edge", color=colours(i % 20), edgecolor="black", linewidth=0.5)
-        if len(lives) <= 40:
+        if height > 0.02 * at(plan.arena, free) / per:
             axes.text((life.first + life.last) / 2, (at(life.offset, free) + at(life.bytes, free) / 2) / per,
                       f"b{life.buffer}", ha="center", va="center", fontsize=7)
     steps = sum(1 for _ in numbered(plan.steps))
-    axes.set(title=f"{title}: memory plan, free sizes {free}", xlabel="step", ylabel=f"arena, {unit}",
+    axes.set(title=f"{title}: memory plan, every free size {free}", xlabel="step", ylabel=f"arena, {unit}",
              xlim=(0.5, max(1, steps) + 0.5), ylim=(0, max(at(plan.arena, free) / per, 1e-9)))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 

@@ -1,0 +1,178 @@
+"""`graphc dump FILE`: a model at any stage on its way to machine code, as text, data or a drawing."""
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from graphc.cli.settings import TARGETS, choose, model_options, near
+from graphc.errors import BackendError
+from graphc.inspection.compilation import Compilation
+from graphc.ir.text import show
+from graphc.kernel.ir import Kernel
+from graphc.kernel.plan import Branch, Call, Copy, Host, Loop, Plan, Step
+from graphc.passes.report import plan_text
+from graphc.view.build import scene
+from graphc.view.render import render
+from graphc.view.scene import Scene
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be shown of a compilation.  stage: the pass after which, or None for the last.  kernels: which."""
+
+    compilation: Compilation
+    stage: str | None
+    kernels: tuple[Kernel, ...]
+
+
+def _graph(form: str) -> Callable[[Asked], str]:
+    return lambda asked: render(_scene(asked), form, "graph")
+
+
+def _drawn(form: str) -> Callable[[Asked], str]:
+    return lambda asked: render(_scene(asked), form, asked.stage)
+
+
+def _scene(asked: Asked) -> Scene:
+    return scene(asked.compilation)
+
+
+def _ir(asked: Asked) -> str:
+    c = asked.compilation
+    return show(c.fused if asked.stage is None else c.after(asked.stage))
+
+
+def _kernels(text: Callable[[Compilation, Kernel], str], comment: str) -> Callable[[Asked], str]:
+    """One text after the other, each headed by the ops and the user's lines that it comes from."""
+    return lambda asked: "\n".join(f"{_head(asked.compilation, k, comment)}{_text(asked, k, text, comment)}"
+                                   for k in asked.kernels)
+
+
+def _kernels_data(text: Callable[[Compilation, Kernel], str]) -> Callable[[Asked], str]:
+    return lambda asked: _json([
+        {"number": asked.compilation.kernels.index(k), "name": k.name, "ops": list(k.provenance),
+         "lines": list(asked.compilation.user_lines(k)), "text": _text(asked, k, text, "#")} for k in asked.kernels])
+
+
+def _text(asked: Asked, kernel: Kernel, text: Callable[[Compilation, Kernel], str], comment: str) -> str:
+    try:
+        return text(asked.compilation, kernel)
+    except BackendError as error:  # a kernel that has no such form is told, not left out
+        return f"{comment} {error}\n"
+
+
+def _head(c: Compilation, kernel: Kernel, comment: str) -> str:
+    lines = [f"kernel {c.kernels.index(kernel)}: {kernel.name}", f"ops: {', '.join(kernel.provenance)}",
+             *(part for line in c.user_lines(kernel) for part in line.splitlines())]
+    return "".join(f"{comment} {line}\n" for line in lines)
+
+
+def _json(data: Any) -> str:
+    return json.dumps(data, indent=2) + "\n"
+
+
+def _plan_data(plan: Plan) -> Any:
+    slots = {role: [{"name": s.name, "dtype": s.dtype.name, "shape": list(map(str, s.shape))} for s in found]
+             for role, found in (("feeds", plan.feeds), ("states", plan.states), ("fetches", plan.fetches))}
+    buffers = [{"dtype": b.dtype.name, "shape": list(map(str, b.shape)), "role": b.role, "source": b.source,
+                "offset": str(b.offset), "base": b.base} for b in plan.buffers]
+    return slots | {"buffers": buffers, "steps": _steps_data(plan, plan.steps), "arena": str(plan.arena)}
+
+
+def _steps_data(plan: Plan, steps: Sequence[Step]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for step in steps:
+        match step:
+            case Call(kernel, buffers, sizes):
+                found.append({"step": "call", "kernel": plan.kernels[kernel].name, "buffers": list(buffers),
+                              "sizes": list(map(str, sizes))})
+            case Copy(target, source):
+                found.append({"step": "copy", "target": target, "source": source})
+            case Loop():
+                found.append({"step": "loop", "count": None if step.count is None else str(step.count),
+                              "count_buffer": step.count_buffer, "condition": step.condition,
+                              "slices": [list(pair) for pair in step.slices], "body": _steps_data(plan, step.body)})
+            case Branch(predicate, then, orelse):
+                found.append({"step": "branch", "predicate": predicate, "then": _steps_data(plan, then),
+                              "else": _steps_data(plan, orelse)})
+            case Host(function, inputs, outputs):
+                found.append({"step": "host", "function": function, "inputs": list(inputs), "outputs": list(outputs)})
+    return found
+
+
+_IR_TEXT, _PYTHON, _LLVM, _ASSEMBLY = (Compilation.kernel_text, Compilation.python, Compilation.llvm,
+                                       Compilation.assembly)
+WAYS: Mapping[str, Mapping[str, Callable[[Asked], str]]] = {
+    "graph": {form: _graph(form) for form in ("text", "dot", "svg", "json", "html")},
+    "ir": {"text": _ir} | {form: _drawn(form) for form in ("dot", "svg", "json", "html")},
+    "kernels": {"text": _kernels(_IR_TEXT, "#"), "json": _kernels_data(_IR_TEXT)},
+    "numba": {"text": _kernels(_PYTHON, "#"), "json": _kernels_data(_PYTHON)},
+    "llvm": {"text": _kernels(_LLVM, ";"), "json": _kernels_data(_LLVM)},
+    "asm": {"text": _kernels(_ASSEMBLY, "#"), "json": _kernels_data(_ASSEMBLY)},
+    "plan": {"text": lambda asked: plan_text(asked.compilation.plan),
+             "json": lambda asked: _json(_plan_data(asked.compilation.plan))},
+}
+"""What can be shown -> in which format -> by what."""
+FORMATS = tuple(dict.fromkeys(form for ways in WAYS.values() for form in ways))
+
+
+@click.command("dump")
+@model_options
+@click.option("--what", type=click.Choice(tuple(WAYS)), default="ir", show_default=True,
+              help="graph: as written.  ir: the compiler's program, after all passes or after --pass.  kernels: their "
+                   "IR.  numba: the same as readable Python.  llvm, asm: their code.  plan: steps and memory.")
+@click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True,
+              help="graph and ir have all of them; the others are text and json.")
+@click.option("--pass", "stage", metavar="NAME", help="Show the ir after the last run of this pass.")
+@click.option("--kernel", "wanted", metavar="K", help="Only this kernel: its number or its name.")
+@click.option("--target", type=click.Choice(TARGETS), help="Processor to show llvm and asm for (default: host).")
+@click.option("-o", "--output", "out", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT",
+              help="Write there (default: print).")
+def dump_command(file: Path, fetch: tuple[str, ...], feed: tuple[str, ...], level: int | None, numerics: str | None,
+                 what: str, form: str, stage: str | None, wanted: str | None, target: str | None,
+                 out: Path | None) -> None:
+    """Print or draw what the compiler makes of the model in FILE.
+
+    \b
+    Examples:
+      graphc dump models/mlp.py --pass canonicalise
+      graphc dump models/mlp.py --what numba --kernel 0
+      graphc dump models/mlp.py --what asm --target x86-64-v3
+      graphc dump models/mlp.py --what ir --format html -o mlp.html
+    """
+    ways = WAYS[what]
+    if form not in ways:
+        raise click.UsageError(f"{what} cannot be shown as {form}; its formats: {', '.join(ways)}")
+    if stage is not None and what != "ir":
+        raise click.UsageError("--pass says which ir is shown: it needs --what ir")
+    compilation = choose(file, fetch, feed, level, numerics, target=target).compilation()
+    if stage is not None:
+        known = tuple(dict.fromkeys(name for name, _ in compilation.runs))
+        if stage not in known:
+            raise click.BadParameter(near(stage, known, "pass called"), param_hint="--pass")
+    text = ways[form](Asked(compilation, stage, _chosen(compilation, wanted)))
+    if out is None:
+        click.echo(text, nl=not text.endswith("\n"))
+    else:
+        out.write_text(text, encoding="utf-8")
+
+
+def _chosen(c: Compilation, wanted: str | None) -> tuple[Kernel, ...]:
+    """The kernels that --kernel names: by number, or all of that name."""
+    if wanted is None:
+        return c.kernels
+    number = wanted.removeprefix("k")
+    if number.isdecimal() and int(number) < len(c.kernels):
+        return (c.kernels[int(number)],)
+    found = tuple(k for k in c.kernels if k.name == wanted)
+    if not found:
+        known = tuple(dict.fromkeys(k.name for k in c.kernels))
+        last = f"numbers 0 to {len(c.kernels) - 1}"
+        told = f"there are {last}" if number.isdecimal() else near(wanted, known, "kernel")
+        raise click.BadParameter(told, param_hint="--kernel")
+    return found
