@@ -180,6 +180,12 @@ class Cache:
                 self._held -= len(old)
 
 
+@cache
+def store_in(folder: Path | None) -> Cache:
+    """Return this process's cache in `folder` (None: memory only)."""
+    return Cache(folder)
+
+
 # ---------------------------------------------------------------------------------------------
 # Files.
 
