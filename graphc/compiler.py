@@ -38,6 +38,7 @@ from graphc.passes.order import order
 from graphc.passes.pipeline import LEVELS, Pass, Pipeline
 from graphc.runtime import link
 from graphc.runtime.cache import Cache, digest, source_digest, versions
+from graphc.runtime.cache import store_in as store_in
 from graphc.runtime.hosts import host_functions
 from graphc.runtime.native import Native, native
 from graphc.runtime.processor import machine
@@ -270,9 +271,3 @@ def load_backend(name: str) -> Backend:
     module, member = BACKENDS[name]
     backend: Backend = getattr(importlib.import_module(module), member)()
     return backend
-
-
-@cache
-def store_in(folder: Path | None) -> Cache:
-    """Return this process's cache in `folder` (None: memory only)."""
-    return Cache(folder)

@@ -216,7 +216,7 @@ class _Recompiled:
         wanted = self.contents.header.options
         options = wanted.replace(backend=self.options.backend, target=self.options.target,
                                  threads=self.options.threads, cache_dir=self.options.cache_dir)
-        compiler: _Compiler = importlib.import_module(COMPILER)  # type: ignore[assignment]
+        compiler: _Compiler = importlib.import_module(COMPILER)
         return compiler.recompile(self.contents.sections[ir_section(number)], options)
 
 
