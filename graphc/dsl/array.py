@@ -56,7 +56,7 @@ def static_sizes(sizes: Any) -> Any:
     value = plain(sizes)
     if isinstance(value, int):
         return (value,)
-    if isinstance(value, tuple):
+    if isinstance(value, tuple) and not has_tensor(value):
         return value
     if isinstance(value, (list, tuple)) and not value:
         return ()

@@ -39,7 +39,7 @@ _PROGBITS, _SYMTAB, _STRTAB, _RELA, _HASH, _DYNAMIC, _NOBITS, _DYNSYM = 1, 2, 3,
 _UNWIND, _INIT_ARRAY, _FINI_ARRAY = 0x70000001, 14, 15
 _WRITE, _ALLOC, _EXECUTE, _THREAD_LOCAL = 1, 2, 4, 0x400
 _UNDEFINED, _RESERVED = 0, 0xFF00
-_GLOBAL_OBJECT = 0x11
+_GLOBAL = 0x10
 
 _R_64, _R_PC32, _R_PLT32, _R_GLOB_DAT, _R_RELATIVE, _R_GOTPCREL = 1, 2, 4, 6, 8, 9
 _R_PC64, _R_GOTPCRELX, _R_REX_GOTPCRELX = 24, 41, 42
@@ -126,11 +126,11 @@ def _parse(image: bytes) -> _Object:
     return _Object(sections, symbols)
 
 
-def _data(blobs: Mapping[str, bytes]) -> _Object:
-    """An object that defines `blobs` as read-only data."""
-    numbered = tuple(enumerate(blobs.items(), 1))
-    return _Object({i: _Section(".rodata", _PROGBITS, _ALLOC, blob, len(blob), 64) for i, (_, blob) in numbered},
-                   [_Symbol(name, _GLOBAL_OBJECT, i, 0, len(blob)) for i, (name, blob) in numbered])
+def _raw(contents: Mapping[str, bytes], flags: int) -> _Object:
+    """An object that defines each of `contents` in a section of its own."""
+    numbered = tuple(enumerate(contents.items(), 1))
+    return _Object({i: _Section("", _PROGBITS, flags, raw, len(raw), 64) for i, (_, raw) in numbered},
+                   [_Symbol(name, _GLOBAL, i, 0, len(raw)) for i, (name, raw) in numbered])
 
 
 def _sysv_hash(name: str) -> int:
@@ -172,15 +172,16 @@ class _Area:
 
 def link(objects: Iterable[bytes], exports: Sequence[str], soname: str,
          imports: Iterable[str] = ("memcpy", "memset"), needed: Sequence[str] = (LIBC,),
-         data: Mapping[str, bytes] | None = None) -> bytes:
+         data: Mapping[str, bytes] | None = None, code: Mapping[str, bytes] | None = None) -> bytes:
     """Return a shared library that exports the functions and data called `exports`.
 
     objects: relocatable ELF objects for x86-64 (position independent code).  imports: names that may
-    stay undefined; the loader finds them in the libraries `needed`.  data: read-only bytes by the symbol
-    that names their first, aligned to 64.  Raises LinkError for a symbol that is undefined or defined
-    twice, or for anything in the objects that is not supported.
+    stay undefined; the loader finds them in the libraries `needed`.  data, code: read-only bytes and
+    machine code by the symbol that names their first, aligned to 64.  Raises LinkError for a symbol that is
+    undefined or defined twice, or for anything in the objects that is not supported.
     """
-    parsed = [_data(data or {}), *(_parse(o) for o in objects)]  # data first: what code reaches lies close to it
+    # Data come first, so that what code reaches by short displacements lies close to it.
+    parsed = [_raw(data or {}, _ALLOC), _raw(code or {}, _ALLOC | _EXECUTE), *(_parse(o) for o in objects)]
     defined: dict[str, tuple[_Object, _Symbol]] = {}
     wanted: dict[str, None] = {}
     for o in parsed:

@@ -174,3 +174,12 @@ def test_flags(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit) as end:
         tf.app.run(lambda argv: argv[1:] != ["--other", "x"])
     assert end.value.code is False
+
+
+def test_shapes_with_tensors_in_them() -> None:
+    n = tf.placeholder(tf.int32, (), name="n")
+    with tf.Session() as session:
+        for shape in ([n, 2], (n, 2), (2, n)):
+            wanted = tuple(3 if size is n else size for size in shape)
+            filled, zeros, ones = session.run([tf.fill(shape, 1.5), tf.zeros(shape), tf.ones(shape)], {n: 3})
+            assert filled.shape == zeros.shape == ones.shape == wanted
