@@ -124,25 +124,51 @@ def _compiled(function: Function, options: Options, folder: Path | None,
     return plan, compiled, rest
 
 
-def link_function(function: Function, options: Options,
-                  names: Sequence[str] = ()) -> tuple[Plan, tuple[KernelInfo, ...], bytes]:
-    """Return the plan of a whole extracted function, its kernels' launch data and the shared library that holds them.
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """A program that is not loaded: its plan, its kernels' launch data and the shared library of its kernels (no bytes
+    where it has none)."""
+
+    plan: Plan
+    infos: tuple[KernelInfo, ...]
+    image: bytes
+
+
+def link_function(function: Function, options: Options, names: Sequence[str] = ()) -> tuple[Linked, ...]:
+    """Return the program of an extracted function and, where something was hoisted, the program that computes that.
 
     Loads no code, so that options.target may be another processor than this one.  names: as of compile_function.
     Raises PassError, BackendError, LinkError.
     """
     store = store_in(options.cache_path)
-    options = options.replace(hoist=False)
     key = program_key(function, options, store)
-    data = None if options.dump_passes else store.get("program", key)
-    if data is not None:
-        try:
-            plan, infos, image = unpack(data)
-            return with_lines(plan, function), infos, image
-        except ValueError:  # of no use: compiled anew
-            store.discard("program", key)
-    plan, compiled, _ = _compiled(function, options, program_folder(options.dump_passes, names), store)
-    return plan, compiled.infos, link_program(key, plan, compiled, store)
+    found = None if options.dump_passes else _stored_link(key, store, function)
+    return found or _link(function, options, program_folder(options.dump_passes, names), key, store)
+
+
+def _link(function: Function, options: Options, folder: Path | None, key: str, store: Cache) -> tuple[Linked, ...]:
+    plan, compiled, rest = _compiled(function, options, folder, store)
+    main = Linked(plan, compiled.infos, link_program(key, plan, compiled, store) if compiled.objects else b"")
+    if rest is None:
+        return (main,)
+    below = folder and folder / "once"
+    return (main, *_link(rest, options.replace(hoist=False), below, digest(key, "once"), store))
+
+
+def _stored_link(key: str, store: Cache, function: Function) -> tuple[Linked, ...] | None:
+    data = store.get("program", key)
+    if data is None:
+        return None
+    try:
+        plan, infos, image = unpack(data)
+    except ValueError:  # of no use: compiled anew
+        store.discard("program", key)
+        return None
+    main = Linked(with_lines(plan, function), infos, image)
+    if not is_split(plan):
+        return (main,)
+    alone = _stored_link(digest(key, "once"), store, function)
+    return None if alone is None else (main, *alone)
 
 
 def is_split(plan: Plan) -> bool:

@@ -56,11 +56,13 @@ class Variant:
     """A program for the sizes of which some are 1.
 
     assumptions: (condition of the function of the variant without it, "left" or "right").  conditions: for each check
-    of the plans of this variant, the number of the function's condition.
+    of the plans of this variant, the number of the function's condition.  parts: "main", and "once" where what depends
+    on variables alone is computed by a program of its own.
     """
 
     assumptions: tuple[tuple[int, str], ...]
     conditions: tuple[int, ...]
+    parts: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +107,16 @@ def ir_section(variant: int) -> str:
     return f"ir/{variant}"
 
 
-def constants_section(variant: int) -> str:
-    return f"constants/{variant}"
+def constants_section(variant: int, part: str) -> str:
+    return f"constants/{variant}/{part}"
 
 
-def plan_section(variant: int, processor: str) -> str:
-    return f"plan/{variant}/{processor}"
+def plan_section(variant: int, part: str, processor: str) -> str:
+    return f"plan/{variant}/{part}/{processor}"
 
 
-def code_section(variant: int, processor: str) -> str:
-    return f"code/{variant}/{processor}"
+def code_section(variant: int, part: str, processor: str) -> str:
+    return f"code/{variant}/{part}/{processor}"
 
 
 def header_json(header: Header) -> dict[str, Any]:
@@ -127,7 +129,8 @@ def header_json(header: Header) -> dict[str, Any]:
         "outputs": [[*_port_json(p), k] for p, k in zip(signature.outputs, header.fetches, strict=True)],
         "targets": list(signature.targets), "defaults": sorted(signature.defaults), "asked": list(header.asked),
         "counters": {name: start and list(start) for name, start in header.counters.items()},
-        "variants": [[[list(a) for a in v.assumptions], list(v.conditions)] for v in header.variants],
+        "variants": [[[list(a) for a in v.assumptions], list(v.conditions), list(v.parts)]
+                     for v in header.variants],
         "processors": [[p.name, p.triple, p.cpu, list(p.flags), list(p.unproven), p.model] for p in header.processors],
     }
 
@@ -216,8 +219,8 @@ def _counter(value: Any) -> tuple[int, int, int] | None:
 
 def _variant(value: Any) -> Variant:
     match value:
-        case [[*assumptions], [*conditions]]:
-            return Variant(tuple(map(_assumption, assumptions)), tuple(map(_integer, conditions)))
+        case [[*assumptions], [*conditions], ["main"] | ["main", "once"] as parts]:
+            return Variant(tuple(map(_assumption, assumptions)), tuple(map(_integer, conditions)), tuple(parts))
     raise _wrong("a variant", value)
 
 

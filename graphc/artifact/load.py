@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -40,16 +41,18 @@ from graphc.errors import FetchError, InvalidArgumentError, ProgramFileError, re
 from graphc.graph.fetch import BadFeed, feed_value
 from graphc.graph.graph import near_names
 from graphc.graph.shape import TensorShape
+from graphc.kernel.plan import Plan
 from graphc.options import Options
 from graphc.runtime import link
 from graphc.runtime.cache import ABI, digest, store_in
-from graphc.runtime.executor import Runner
+from graphc.runtime.executor import Executor, Runner
+from graphc.runtime.hoisted import Hoisted
 from graphc.runtime.native import Native, driver_id, native_from
 from graphc.runtime.processor import flags, machine
 from graphc.runtime.program import Program, from_json, load_library_program
 from graphc.runtime.variables import Variables, shown
 from graphc.runtime.variants import Assumptions, Variants
-from graphc.runtime.walker import executor_for
+from graphc.runtime.walker import Walker, executor_for
 from graphc.tensorfile import Stored, TensorFileError, unpack_tensors
 
 Array = np.ndarray[Any, Any]
@@ -91,10 +94,11 @@ def read_contents(container: Container) -> Contents:
     """Return the contents of a container.  Raises ProgramFileError."""
     header = read_header(container.header)
     wanted = {WEIGHTS} | ({DEFAULTS} if header.signature.defaults else set())
-    for number in range(len(header.variants)):
+    for number, variant in enumerate(header.variants):
         wanted.add(ir_section(number))
-        for p in header.processors:
-            wanted |= {DRIVER, constants_section(number), plan_section(number, p.name), code_section(number, p.name)}
+        for part, p in itertools.product(variant.parts, header.processors):
+            wanted |= {DRIVER, constants_section(number, part), plan_section(number, part, p.name),
+                       code_section(number, part, p.name)}
     if wanted != container.sections.keys():
         odd = sorted(wanted ^ container.sections.keys())[0]
         raise ProgramFileError(f"section {odd!r} is {'missing' if odd in wanted else 'not one of its contents'}")
@@ -120,23 +124,17 @@ def read_contents(container: Container) -> Contents:
 
 @dataclass(frozen=True, slots=True)
 class Runnable:
-    """A program in this process, its driver, and the number of the condition that each check of its plan states."""
+    """A program in this process, its driver, the number of the condition that each check of its plan states, and the
+    program that computes what depends on variables alone, where there is one."""
 
     program: Program
     native: Native
     conditions: Mapping[int, int]
+    once: Program | None
 
 
 Programs = Callable[[int], Runnable]
 """The program of a variant of the file, by its number."""
-
-
-class _Compiler(Protocol):
-    """recompile.py"""
-
-    def recompile(self, text: memoryview, options: Options) -> Runnable:
-        """Return the program of IR text."""
-        ...
 
 
 def _programs(contents: Contents, options: Options, trusted: bool) -> tuple[Programs, str]:
@@ -192,17 +190,22 @@ class _Stored:
     processor: Processor
 
     def program(self, number: int) -> Runnable:
+        variant = self.contents.header.variants[number]
+        program, *once = (self._part(number, part) for part in variant.parts)
+        if len(variant.conditions) != len(program.plan.checks):
+            raise ProgramFileError(f"variant {number} does not tell what the checks of its plan are")
+        native = native_from(bytes(self.contents.sections[DRIVER]))
+        return Runnable(program, native, dict(enumerate(variant.conditions)), once[0] if once else None)
+
+    def _part(self, number: int, part: str) -> Program:
         sections, name = self.contents.sections, self.processor.name
         try:
-            plan, infos = from_json(bytes(sections[plan_section(number, name)]).decode(),
-                                    bytes(sections[constants_section(number)]))
+            plan, infos = from_json(bytes(sections[plan_section(number, part, name)]).decode(),
+                                    bytes(sections[constants_section(number, part)]))
         except (ValueError, RecursionError) as error:
             raise ProgramFileError(f"the plan of variant {number} cannot be read: {error}") from None
-        program = load_library_program(plan, infos, bytes(sections[code_section(number, name)]))
-        conditions = self.contents.header.variants[number].conditions
-        if len(conditions) != len(plan.checks):
-            raise ProgramFileError(f"variant {number} has {len(conditions)} conditions for {len(plan.checks)} checks")
-        return Runnable(program, native_from(bytes(sections[DRIVER])), dict(enumerate(conditions)))
+        image = bytes(sections[code_section(number, part, name)])
+        return load_library_program(plan, infos, image) if image else Program(plan, infos)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,10 +217,10 @@ class _Recompiled:
 
     def program(self, number: int) -> Runnable:
         wanted = self.contents.header.options
-        options = wanted.replace(backend=self.options.backend, target=self.options.target,
+        options = wanted.replace(hoist=True, backend=self.options.backend, target=self.options.target,
                                  threads=self.options.threads, cache_dir=self.options.cache_dir)
-        compiler: _Compiler = importlib.import_module(COMPILER)
-        return compiler.recompile(self.contents.sections[ir_section(number)], options)
+        made = importlib.import_module(COMPILER).recompile(self.contents.sections[ir_section(number)], options)
+        return Runnable(made.program, made.native, made.conditions, made.once)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -347,19 +350,29 @@ class LoadedProgram:
                 hint=f"the file holds {len(self._numbers)} of the patterns of sizes that are 1; save a model whose "
                      "placeholders say which sizes are 1"))
         made = self._programs(number)
-        self._check(made.program)
+        self._check(made)
         for check, condition in made.conditions.items():
             stated = made.program.plan.checks[check]
             self._conditions.setdefault(condition, f"the sizes {stated.left} and {stated.right} at {stated.op!r}")
-        executor = executor_for(made.program, self._variables, made.native, self._threads)
-        return executor.runner(range(len(self._inputs) + len(self._header.asked)), self._convert), made.conditions
+        runner = self._executor(made, made.program).runner(range(len(self._inputs) + len(self._header.asked)),
+                                                           self._convert)
+        if made.once is not None:
+            once = self._executor(made, made.once)
+            runner = Hoisted(self._variables, lambda: once.run(())).before(runner)
+        return runner, made.conditions
+
+    def _executor(self, made: Runnable, program: Program) -> Executor | Walker:
+        own = {*self._header.counters, *(_written(made.once.plan) if made.once else ())}
+        changes = bool(_written(program.plan) - own)
+        return executor_for(program, self._variables, made.native, self._threads, changes=changes)
 
     def _convert(self, number: int, value: Any) -> Any:
         return feed_value(self._inputs[number], value) if number < len(self._inputs) else np.asarray(value, np.bool_)
 
-    def _check(self, program: Program) -> None:
+    def _check(self, made: Runnable) -> None:
         """Refuse a program that is not the one the header tells of."""
-        plan = program.plan
+        plan = made.program.plan
+        computed = _written(made.once.plan) if made.once else set()
         takes = [(i.dtype, i.shape.ndims) for i in self._inputs] + [("bool", 0)] * len(self._header.asked)
         taken = [(s.dtype, len(s.shape)) for s in plan.feeds]
         if len(taken) != len(takes) or any(n != m or d != w for (d, n), (w, m) in
@@ -370,8 +383,13 @@ class LoadedProgram:
                     port.dtype, len(port.shape)):
                 raise ProgramFileError(f"its program does not give the result {port.name!r} that its header names")
         for slot, read in zip(plan.states, plan.initialised, strict=True):
-            if read and self._variables.describe(slot.name) != (slot.dtype, slot.shape):
+            if read and slot.name not in computed and self._variables.describe(slot.name) != (slot.dtype, slot.shape):
                 raise ProgramFileError(f"it holds no value for the variable {slot.name!r}, or one that does not fit")
+
+
+def _written(plan: Plan) -> set[str]:
+    """The names of the states that a program writes."""
+    return {slot.name for slot, written in zip(plan.states, plan.written, strict=True) if written}
 
 
 def _names(ports: Sequence[Port]) -> dict[str, int]:

@@ -38,7 +38,7 @@ from graphc.artifact.contents import (
 )
 from graphc.artifact.format import pack_container, write_file
 from graphc.artifact.recompile import llvm_version, processor_of, read_function
-from graphc.compiler import check_numbers, link_function, make_plan
+from graphc.compiler import Linked, check_numbers, link_function, make_plan
 from graphc.errors import GraphcError, ProgramFileError, ShapeError, report
 from graphc.graph.operation import Operation, describe_operands, report_at
 from graphc.graph.tensor import Tensor
@@ -108,7 +108,7 @@ def _checked(options: Options) -> Options:
         raise ProgramFileError(f"backend {options.backend} makes no machine code that can be saved; use llvm_cpu")
     if options.check_numerics:
         raise ProgramFileError("a saved program cannot check numerics: what names the op is not saved with it")
-    return options.replace(hoist=False)
+    return options.replace(hoist=True)  # as sessions do
 
 
 @dataclass
@@ -188,10 +188,10 @@ class _Writing:
                     if not assumptions:
                         raise
                     continue  # sizes that the user's graph does not allow: no run of it gets so far
-            plan = self._compiled(function, len(variants))
+            plan, parts = self._compiled(function, len(variants))
             conditions = check_numbers(function, plan)
-            variants.append(Variant(tuple(sorted(assumptions.items())), tuple(conditions[i] for i in
-                                                                             range(len(plan.checks)))))
+            numbers = tuple(conditions[i] for i in range(len(plan.checks)))
+            variants.append(Variant(tuple(sorted(assumptions.items())), numbers, parts))
             functions.append(function)
             for number, check in enumerate(plan.checks):
                 for side, size in (("left", check.left), ("right", check.right)):
@@ -202,8 +202,8 @@ class _Writing:
                         queue.append(another)
         return variants, functions
 
-    def _compiled(self, function: Function, number: int) -> Plan:
-        """Write the sections of a variant; its plan."""
+    def _compiled(self, function: Function, number: int) -> tuple[Plan, tuple[str, ...]]:
+        """Write the sections of a variant; its plan, and the names of its parts."""
         text = show(function)
         self.sections[ir_section(number)] = text.encode()
         try:
@@ -213,18 +213,20 @@ class _Writing:
         if not agrees:
             raise ProgramFileError("this program cannot be saved: its text does not say all of it")
         names = [*function.fetch_names, *(op.name for op in self.model.signature.targets)]
-        plan: Plan | None = None
+        parts: dict[str, Linked] = {}
         for target in self.targets:
             with self.timed(f"compile for {target}"):
-                plan, infos, image = link_function(function, self.options.replace(target=target), names)
-            json, constants = to_json(plan, infos)
-            self.sections[constants_section(number)] = constants  # the same for every processor
-            self.sections[plan_section(number, target)] = json.encode()
-            self.sections[code_section(number, target)] = image
-        plan = plan or make_plan(function, self.options)
+                linked = link_function(function, self.options.replace(target=target), names)
+            parts = dict(zip(("main", "once"), linked, strict=False))
+            for part, program in parts.items():
+                json, constants = to_json(program.plan, program.infos)
+                self.sections[constants_section(number, part)] = constants  # the same for every processor
+                self.sections[plan_section(number, part, target)] = json.encode()
+                self.sections[code_section(number, part, target)] = program.image
+        plan = parts["main"].plan if parts else make_plan(function, self.options)
         if not number:
             self.kernels = len(plan.kernels)
-        return plan
+        return plan, tuple(parts) or ("main",)
 
     def _processor(self, name: str) -> Processor:
         """What machine code for the target `name` needs."""
