@@ -35,6 +35,21 @@ from graphc.dsl.nn_convolution import (
     depthwise_conv2d_native_backprop_input,
     separable_conv2d,
 )
+from graphc.dsl.normalisation import (
+    batch_norm_with_global_normalization,
+    batch_normalization,
+    fused_batch_norm,
+    group_norm,
+    instance_norm,
+    l2_normalize,
+    layer_norm,
+    local_response_normalization,
+    lrn,
+    moments,
+    normalize_moments,
+    sufficient_statistics,
+    weighted_moments,
+)
 from graphc.dsl.pooling import (
     avg_pool,
     avg_pool1d,
@@ -50,26 +65,88 @@ from graphc.dsl.pooling import (
     pool,
 )
 from graphc.dsl.reduction import l2_loss, older_name
-from graphc.dsl.scope import create, has_tensor, name_scope, plain
+from graphc.dsl.scope import create, has_tensor, name_scope
 from graphc.dsl.variable import Variable
 from graphc.errors import DTypeError, GraphError, ShapeError
 from graphc.graph.operation import at_user
 from graphc.graph.tensor import Tensor
 
-__all__ = ["atrous_conv2d", "atrous_conv2d_transpose", "avg_pool", "avg_pool1d", "avg_pool2d", "avg_pool3d",
-           "avg_pool_v2", "batch_norm_with_global_normalization", "batch_normalization", "bias_add", "conv1d",
-           "conv1d_transpose", "conv2d", "conv2d_backprop_filter", "conv2d_backprop_input", "conv2d_transpose",
-           "conv3d", "conv3d_backprop_filter", "conv3d_backprop_filter_v2", "conv3d_transpose", "conv_transpose",
-           "convolution", "crelu", "depthwise_conv2d", "depthwise_conv2d_backprop_filter",
-           "depthwise_conv2d_backprop_input", "depthwise_conv2d_native", "depthwise_conv2d_native_backprop_filter",
-           "depthwise_conv2d_native_backprop_input", "dropout", "elu", "embedding_lookup", "in_top_k", "l2_loss",
-           "l2_normalize", "layer_norm", "leaky_relu", "log_poisson_loss", "log_sigmoid", "log_softmax", "max_pool",
-           "max_pool1d", "max_pool2d", "max_pool3d", "max_pool_v2", "max_pool_with_argmax", "moments",
-           "normalize_moments", "pool", "relu", "relu6", "relu_layer", "selu", "separable_conv2d", "sigmoid",
-           "sigmoid_cross_entropy_with_logits", "softmax", "softmax_cross_entropy_with_logits",
-           "softmax_cross_entropy_with_logits_v2", "softplus", "softsign", "sparse_softmax_cross_entropy_with_logits",
-           "sufficient_statistics", "swish", "tanh", "weighted_cross_entropy_with_logits", "weighted_moments",
-           "xw_plus_b", "zero_fraction"]
+__all__ = [
+    "atrous_conv2d",
+    "atrous_conv2d_transpose",
+    "avg_pool",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
+    "avg_pool_v2",
+    "batch_norm_with_global_normalization",
+    "batch_normalization",
+    "bias_add",
+    "conv1d",
+    "conv1d_transpose",
+    "conv2d",
+    "conv2d_backprop_filter",
+    "conv2d_backprop_input",
+    "conv2d_transpose",
+    "conv3d",
+    "conv3d_backprop_filter",
+    "conv3d_backprop_filter_v2",
+    "conv3d_transpose",
+    "conv_transpose",
+    "convolution",
+    "crelu",
+    "depthwise_conv2d",
+    "depthwise_conv2d_backprop_filter",
+    "depthwise_conv2d_backprop_input",
+    "depthwise_conv2d_native",
+    "depthwise_conv2d_native_backprop_filter",
+    "depthwise_conv2d_native_backprop_input",
+    "dropout",
+    "elu",
+    "embedding_lookup",
+    "fused_batch_norm",
+    "group_norm",
+    "in_top_k",
+    "instance_norm",
+    "l2_loss",
+    "l2_normalize",
+    "layer_norm",
+    "leaky_relu",
+    "local_response_normalization",
+    "log_poisson_loss",
+    "log_sigmoid",
+    "log_softmax",
+    "lrn",
+    "max_pool",
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
+    "max_pool_v2",
+    "max_pool_with_argmax",
+    "moments",
+    "normalize_moments",
+    "pool",
+    "relu",
+    "relu6",
+    "relu_layer",
+    "selu",
+    "separable_conv2d",
+    "sigmoid",
+    "sigmoid_cross_entropy_with_logits",
+    "softmax",
+    "softmax_cross_entropy_with_logits",
+    "softmax_cross_entropy_with_logits_v2",
+    "softplus",
+    "softsign",
+    "sparse_softmax_cross_entropy_with_logits",
+    "sufficient_statistics",
+    "swish",
+    "tanh",
+    "weighted_cross_entropy_with_logits",
+    "weighted_moments",
+    "xw_plus_b",
+    "zero_fraction",
+]
 
 
 # -- activations ------------------------------------------------------------------------------------------------------
@@ -362,118 +439,6 @@ def _noise_shape(x: Tensor, noise_shape: Any) -> Any:
         found = [n if g is None else g for g, n in zip(given, sizes, strict=True)]
         return [array.shape(x)[i] if n is None else n for i, n in enumerate(found)]
     return given
-
-
-# -- normalisation ----------------------------------------------------------------------------------------------------
-
-
-def moments(x: Any, axes: Any, shift: Any = None, name: str | None = None, keep_dims: bool | None = None,
-            keepdims: bool | None = None) -> tuple[Tensor, Tensor]:
-    """Return mean and variance over `axes` (float16 computes in float32).  Source: tf.nn.moments."""
-    keep = bool(older_name("keepdims", keepdims, "keep_dims", keep_dims))
-    with name_scope(name, "moments", [x, axes]):
-        value = convert_to_tensor(x, name="x")
-        wide = ew.to_float(value) if value.dtype.size == 2 else value
-        mean = red.reduce_mean(wide, axes, True, "mean")
-        variance = red.reduce_mean(ew.squared_difference(wide, array.stop_gradient(mean)), axes, True, "variance")
-        if not keep:
-            dropped = plain(axes)
-            dropped = (dropped,) if isinstance(dropped, int) else dropped
-            mean, variance = array.squeeze(mean, dropped), array.squeeze(variance, dropped)
-        if wide is not value:
-            mean, variance = ew.cast(mean, value.dtype), ew.cast(variance, value.dtype)
-        return mean, variance
-
-
-def weighted_moments(x: Any, axes: Any, frequency_weights: Any, name: str | None = None,
-                     keep_dims: bool | None = None, keepdims: bool | None = None) -> tuple[Tensor, Tensor]:
-    """Return mean and variance over `axes`, elements counted by their weights.  Source: tf.nn.weighted_moments."""
-    keep = bool(older_name("keepdims", keepdims, "keep_dims", keep_dims))
-    with name_scope(name, "weighted_moments", [x, axes, frequency_weights]):
-        value, weights = matching(x, frequency_weights)
-        spread = weights + array.zeros_like(value)
-        total = red.reduce_sum(spread, axes, True)
-        mean = red.reduce_sum(spread * value, axes, True) / total
-        variance = red.reduce_sum(spread * ew.squared_difference(value, mean), axes, True) / total
-        if keep:
-            return mean, variance
-        dropped = plain(axes)
-        dropped = (dropped,) if isinstance(dropped, int) else dropped
-        return array.squeeze(mean, dropped), array.squeeze(variance, dropped)
-
-
-def sufficient_statistics(x: Any, axes: Any, shift: Any = None, keep_dims: bool | None = None, name: str | None = None,
-                          keepdims: bool | None = None) -> tuple[Tensor, Tensor, Tensor, Any]:
-    """Return count, sum and sum of squares (of x - shift) over `axes`, and the shift.
-
-    Source: tf.nn.sufficient_statistics.
-    """
-    keep = bool(older_name("keepdims", keepdims, "keep_dims", keep_dims))
-    with name_scope(name, "sufficient_statistics", [x, shift]):
-        value = convert_to_tensor(x, name="x")
-        over = plain(axes)
-        over = (over,) if isinstance(over, int) else over
-        sizes = value.shape.sizes
-        if sizes is not None and all(sizes[a] is not None for a in over):
-            count = 1
-            for a in over:
-                count *= cast(int, sizes[a])
-            number = convert_to_tensor(float(count), value.dtype, "count")
-        else:
-            number = ew.cast(red.reduce_prod(array.gather(array.shape(value), list(over))), value.dtype)
-        offset = None if shift is None else convert_to_tensor(shift, value.dtype)
-        centered = value if offset is None else value - offset
-        return (number, red.reduce_sum(centered, over, keep, "mean_ss"),
-                red.reduce_sum(ew.square(centered), over, keep, "var_ss"), offset)
-
-
-def normalize_moments(counts: Any, mean_ss: Any, variance_ss: Any, shift: Any = None,
-                      name: str | None = None) -> tuple[Tensor, Tensor]:
-    """Return mean and variance from sufficient statistics.  Source: tf.nn.normalize_moments."""
-    with name_scope(name, "normalize", [counts, mean_ss, variance_ss, shift]):
-        shifted = ew.divide(mean_ss, counts)
-        variance = ew.divide(variance_ss, counts) - ew.square(shifted)
-        return (shifted if shift is None else shifted + shift), variance
-
-
-def batch_normalization(x: Any, mean: Any, variance: Any, offset: Any, scale: Any, variance_epsilon: Any,
-                        name: str | None = None) -> Tensor:
-    """Return (x - mean) / sqrt(variance + epsilon) * scale + offset; scale and offset may be None.
-
-    Sources: tf.nn.batch_normalization; Ioffe and Szegedy (2015).
-    """
-    with name_scope(name, "batchnorm", [x, mean, variance, scale, offset]):
-        value = convert_to_tensor(x, name="x")
-        factor = ew.rsqrt(ew.add(variance, variance_epsilon))
-        if scale is not None:
-            factor = factor * scale
-        shift = -mean * factor if offset is None else offset - mean * factor
-        return ew.add(value * ew.cast(factor, value.dtype), ew.cast(shift, value.dtype), "add_1")
-
-
-def batch_norm_with_global_normalization(t: Any = None, m: Any = None, v: Any = None, beta: Any = None,
-                                         gamma: Any = None,
-                                         variance_epsilon: Any = None, scale_after_normalization: Any = None,
-                                         name: str | None = None) -> Tensor:
-    """Return batch_normalization by its first name.  Source: tf.nn.batch_norm_with_global_normalization."""
-    return batch_normalization(t, m, v, beta, gamma if scale_after_normalization else None, variance_epsilon, name)
-
-
-def layer_norm(x: Any, scale: Any = None, offset: Any = None, axes: Any = (-1,), epsilon: float = 1e-5,
-               name: str | None = None) -> Tensor:
-    """Return x normalised over `axes` of each example, times scale plus offset.  Source: Ba et al. (2016)."""
-    with name_scope(name, "layer_norm", [x, scale, offset]):
-        mean, variance = moments(x, axes, keepdims=True)
-        return batch_normalization(x, mean, variance, offset, scale, epsilon)
-
-
-def l2_normalize(x: Any, axis: Any = None, epsilon: float = 1e-12, name: str | None = None, dim: Any = None) -> Tensor:
-    """Return x / sqrt(max(sum(x²), epsilon)) over `axis`.  Source: tf.nn.l2_normalize."""
-    along = older_name("axis", axis, "dim", dim)
-    with name_scope(name, "l2_normalize", [x]) as scope:
-        value = convert_to_tensor(x, name="x")
-        total = red.reduce_sum(ew.square(value), along, True)
-        return ew.multiply(value, ew.rsqrt(ew.maximum(total, epsilon)), scope)
 
 
 def zero_fraction(value: Any, name: str | None = None) -> Tensor:
