@@ -207,7 +207,7 @@ def _element(graph: Graph, name: str, known: Mapping[str, Tensor], what: str) ->
     try:
         element = graph.as_graph_element(name)
     except (KeyError, GraphError) as error:
-        near = near_names(name, [*known, *(op.name for op in graph.get_operations())])
+        near = near_names(name, dict.fromkeys((*known, *(op.name for op in graph.get_operations()))))
         hint = f"near names: {', '.join(near)}" if near else f"the signature's: {', '.join(known)}" if known else None
         told = str(error.args[0]).split("; near names")[0]
         raise ModelError(report(f"cannot {what} {name!r}: {told}", hint=hint)) from None

@@ -11,8 +11,6 @@ import click
 from graphc.cli import output
 from graphc.cli.output import Table
 from graphc.cli.settings import choose, model_options
-from graphc.dsl.signature import element_name
-from graphc.graph.tensor import Tensor
 from graphc.inspection import memory
 from graphc.inspection.compilation import Compilation
 from graphc.inspection.layers import Layer, at, flops, layers, parameter_count, shape_text
@@ -73,8 +71,9 @@ def inspect_command(file: Path, fetch: tuple[str, ...], feed: tuple[str, ...], l
 
 def trained(compilation: Compilation) -> set[str] | None:
     """Return the names of the trained variables, or None where the graph does not say."""
-    names = {v.op.name for v in compilation.graph.get_collection("trainable_variables")}
-    return names or None
+    if compilation.graph is None:
+        return None
+    return {v.op.name for v in compilation.graph.get_collection("trainable_variables")} or None
 
 
 def _headline(c: Compilation, name: str) -> None:
@@ -89,15 +88,12 @@ def _headline(c: Compilation, name: str) -> None:
 
 def signature_rows(c: Compilation) -> list[tuple[str, str, str, str]]:
     """Return (role, name, type, tensor in the graph where it is called otherwise) of what goes in and out."""
-    names: dict[Tensor, str] = {}
-    if c.signature is not None:
-        names = {t: name for ends in (c.signature.inputs, c.signature.outputs) for name, t in ends.items()}
+    f = c.function
     rows = []
-    for role, tensors, values in (("input", c.feeds, c.function.feeds), ("output", c.fetches, c.function.fetches)):
-        for t, value in zip(tensors, values, strict=True):
-            own = element_name(t)
-            rows.append((role, names.get(t, own), shape_text(value.tensor), "" if names.get(t, own) == own else own))
-    return rows + [("runs", op.name, op.type, "") for op in c.targets]
+    for role, names, values in (("input", f.feed_names, f.feeds), ("output", f.fetch_names, f.fetches)):
+        rows += [(role, c.names.get(name, name), shape_text(v.tensor), name if c.names.get(name, name) != name else "")
+                 for name, v in zip(names, values, strict=True)]
+    return rows + [("runs", name, "", "") for name in c.effects]
 
 
 def _signature(c: Compilation, batch: int, depth: int) -> None:

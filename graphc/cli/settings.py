@@ -11,9 +11,14 @@ from typing import Any, TypeVar
 
 import click
 
+from graphc.artifact.contents import ir_section
+from graphc.artifact.format import MAGIC, read_file
+from graphc.artifact.load import read_contents
+from graphc.artifact.recompile import read_function
 from graphc.cli.environment import environment
+from graphc.errors import ProgramFileError
 from graphc.graph.graph import near_names
-from graphc.inspection.compilation import Compilation, record
+from graphc.inspection.compilation import Compilation, record, record_function
 from graphc.kernel.target import NAMED
 from graphc.model import Model, load_model
 from graphc.options import Options
@@ -38,8 +43,31 @@ class Chosen:
         return load_model(self.file, fetches=self.fetch, feeds=self.feed, checkpoint=self.checkpoint)
 
     def compilation(self) -> Compilation:
-        """Return the recorded compilation of the model."""
-        return record(self.model(), options=self.options)
+        """Return the recorded compilation of the model, or of the saved program."""
+        return self._saved() if is_saved(self.file) else record(self.model(), options=self.options)
+
+    def _saved(self) -> Compilation:
+        """The compilation of a saved program's IR, with the options that say what it computes."""
+        if self.fetch or self.feed:
+            raise click.UsageError(f"{self.file} is a saved program, whose inputs and results are settled: "
+                                   "--fetch and --feed are for model files")
+        try:
+            contents = read_contents(read_file(self.file))
+            function = read_function(contents.sections[ir_section(0)])
+        except ProgramFileError as error:
+            raise ProgramFileError(f"{self.file}: {error}") from None
+        header = contents.header
+        own = self.options
+        options = header.options.replace(target=own.target, threads=own.threads, cache_dir=own.cache_dir)
+        ports = (*header.signature.inputs, *header.signature.outputs)
+        return record_function(function, options, {p.tensor.removesuffix(":0"): p.name for p in ports},
+                               header.signature.targets)
+
+
+def is_saved(file: Path) -> bool:
+    """Whether `file` is a saved program, or is named as one."""
+    with file.open("rb") as opened:
+        return opened.read(len(MAGIC)) == MAGIC or file.suffix == ".gcx"
 
 
 def model_options(command: F) -> F:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from graphc import options as settings
 from graphc.backends import numba_cpu
 from graphc.compiler import compile_kernels, lay_out, load_backend, prepare
-from graphc.dsl.signature import Signature
+from graphc.dsl.signature import Signature, element_name
 from graphc.errors import GraphError, report
 from graphc.graph.fetch import feed_keys, take_apart
 from graphc.graph.graph import Graph, near_names
@@ -40,13 +40,14 @@ if TYPE_CHECKING:
 class Compilation:
     """What became of a graph on its way to kernels.
 
-    fetches, feeds, targets: of the graph.  signature: what a model calls them by; None where they were named.
-    runs: (name, function after it) for "extract" and then for every run of a pass, "fuse" and "order" at the end; a
-    pass that changed nothing gives the object it was given.  records: time and node counts of those runs of passes.
-    seconds: of each stage, in order.
+    graph: None where it began with a function; fetches, feeds, targets are then empty.  names: what users call an input
+    or a result by, where that is not its name in the graph.  effects: names of the targets.  runs: (name, function
+    after it) for "extract" and then for every run of a pass, "fuse" and "order" at the end; a pass that changed nothing
+    gives the object it was given.  records: time and node counts of those runs of passes.  seconds: of each stage, in
+    order.
     """
 
-    graph: Graph
+    graph: Graph | None
     fetches: tuple[Tensor, ...]
     feeds: tuple[Tensor, ...]
     targets: tuple[Operation, ...]
@@ -55,7 +56,8 @@ class Compilation:
     records: tuple[Record, ...]
     plan: Plan
     seconds: tuple[tuple[str, float], ...]
-    signature: Signature | None = None
+    names: Mapping[str, str]
+    effects: tuple[str, ...]
 
     # -- functions ------------------------------------------------------------------------------
 
@@ -179,15 +181,25 @@ def record(source: Graph | Model, fetches: Any = None, feeds: Iterable[Any] | No
         raise GraphError("there is nothing to compute: nothing is fetched")
     started = time.perf_counter()
     function = extract(tensors, fed, ops)
-    extracted = time.perf_counter()
-    recorder = _Recorder(chosen, function)
-    fused, _ = prepare(function, chosen, recorder)
+    extracted = ("extract", time.perf_counter() - started)
+    names: dict[str, str] = {}
+    if signature is not None and fetches is None and feeds is None:
+        names = {element_name(t): n for ends in (signature.inputs, signature.outputs) for n, t in ends.items()}
+    done = record_function(function, chosen, names, tuple(op.name for op in ops))
+    return replace(done, graph=graph, fetches=tensors, feeds=fed, targets=ops, seconds=(extracted, *done.seconds))
+
+
+def record_function(function: Function, options: Options, names: Mapping[str, str] | None = None,
+                    effects: tuple[str, ...] = ()) -> Compilation:
+    """Return the compilation of an extracted function, such as a saved program holds.  Raises PassError."""
+    started = time.perf_counter()
+    recorder = _Recorder(options, function)
+    fused, _ = prepare(function, options, recorder)
     prepared = time.perf_counter()
     plan = lay_out(fused)
-    seconds = (("extract", extracted - started), ("passes", prepared - extracted),
-               ("lower and plan memory", time.perf_counter() - prepared))
-    return Compilation(graph, tensors, fed, ops, chosen, tuple(recorder.runs), tuple(recorder.records), plan, seconds,
-                       signature if fetches is None and feeds is None else None)
+    seconds = (("passes", prepared - started), ("lower and plan memory", time.perf_counter() - prepared))
+    return Compilation(None, (), (), (), options, tuple(recorder.runs), tuple(recorder.records), plan, seconds,
+                       names or {}, effects)
 
 
 def _ends(graph: Graph, signature: Signature | None, fetches: Any, feeds: Iterable[Any] | None,

@@ -9,7 +9,6 @@ import itertools
 
 from graphc.errors import GraphError
 from graphc.graph.graph import near_names
-from graphc.graph.operation import Operation
 from graphc.inspection.compilation import Compilation
 from graphc.ir.function import Function
 from graphc.passes import why as fusion
@@ -29,7 +28,7 @@ def why(compilation: Compilation, first: str, second: str) -> Verdict:
     Raises GraphError for a name that the graph has not, with near names.
     """
     for name in (first, second):
-        _operation(compilation, name)
+        _check(compilation, name)
     for name in (first, second):
         gone = fate(compilation, name)
         if gone:
@@ -42,14 +41,15 @@ def fate(compilation: Compilation, name: str) -> str:
 
     Raises GraphError for a name that the graph has not.
     """
-    operation = _operation(compilation, name)
-    if name in compilation.function.state_names and operation.type == "VariableV2":
-        return "it is a variable, which kernels read and write where it lies"
-    if operation.type == "Placeholder" or any(t in compilation.feeds for t in operation.outputs):
-        return "it is fed"
+    _check(compilation, name)
     runs = compilation.runs
-    if name not in _names(runs[0][1]):
-        if name not in compilation.function.lines:
+    function = compilation.function
+    if name not in _names(function):
+        if name in function.state_names:
+            return "it is a variable, which kernels read and write where it lies"
+        if name in function.feed_names:
+            return "it is fed"
+        if name not in function.lines:
             return "nothing that is asked for needs it"
         return "it computes nothing of its own (a read, a size, or a group of others)"
     for (_, before), (run, after) in itertools.pairwise(runs):
@@ -60,12 +60,15 @@ def fate(compilation: Compilation, name: str) -> str:
     return ""
 
 
-def _operation(compilation: Compilation, name: str) -> Operation:
-    operation = compilation.graph.find(name)
-    if operation is None:
-        near = near_names(name, [op.name for op in compilation.graph.get_operations()])
-        raise GraphError(f"the graph has no operation {name!r}" + (f"; near names: {', '.join(near)}" if near else ""))
-    return operation
+def _check(compilation: Compilation, name: str) -> None:
+    """Raise GraphError where there is no operation `name`."""
+    function = compilation.function
+    known = dict.fromkeys((*function.lines, *function.feed_names, *function.state_names))
+    if compilation.graph is not None:
+        known |= dict.fromkeys(op.name for op in compilation.graph.get_operations())
+    if name not in known:
+        near = near_names(name, known)
+        raise GraphError(f"there is no operation {name!r}" + (f"; near names: {', '.join(near)}" if near else ""))
 
 
 def _names(function: Function) -> set[str]:

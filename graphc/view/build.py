@@ -50,8 +50,8 @@ def scene(source: Drawable, title: str | None = None) -> Scene:
         case ir.Function():
             return Scene(title or f"function {source.name}", (function_stage(source, source.name),))
         case Compilation():
-            stages = (graph_stage(source.graph, source.kernel_of),
-                      *(function_stage(f, name, source.kernel_of) for name, f in _numbered(source.stages)))
+            written = () if source.graph is None else (graph_stage(source.graph, source.kernel_of),)
+            stages = (*written, *(function_stage(f, name, source.kernel_of) for name, f in _numbered(source.stages)))
             told = title or ", ".join([t.op.name for t in source.fetches] + [op.name for op in source.targets])
             return Scene(told, stages, tuple(_kernel(source, k) for k in range(len(source.kernels))))
     raise GraphError(f"a {type(source).__name__} cannot be drawn: a Graph, a Function or a Compilation can")
