@@ -19,7 +19,7 @@ import numpy as np
 
 from graphc import options as settings
 from graphc.backends.base import CompiledKernels
-from graphc.compiler import compile_kernels, load_backend, make_plan, store_in
+from graphc.compiler import compile_kernels, load_backend, make_plan
 from graphc.errors import BackendError, ModelError, report
 from graphc.interop import entry_points
 from graphc.interop.c_header import header_text
@@ -35,6 +35,7 @@ from graphc.ops.random import first_counter
 from graphc.options import Options
 from graphc.passes.extract import extract
 from graphc.runtime import driver
+from graphc.runtime.cache import store_in
 from graphc.runtime.frame import Layout
 from graphc.runtime.link import link
 from graphc.runtime.native import compile_object

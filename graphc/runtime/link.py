@@ -203,10 +203,10 @@ def link(objects: Iterable[bytes], exports: Sequence[str], soname: str,
 
     # Sizes of the tables, then addresses: a library is laid out at 0 and its file offsets are addresses.
     everything = [s for o in parsed for s in o.sections.values()]
-    code = [s for s in everything if s.flags & _EXECUTE]
+    executable = [s for s in everything if s.flags & _EXECUTE]
     readonly = [s for s in everything if not s.flags & (_EXECUTE | _WRITE)]
     relro = [s for s in everything if s.flags & _WRITE and s.name.startswith(".data.rel.ro")]
-    data = [s for s in everything if s.flags & _WRITE and s not in relro and s.kind != _NOBITS]
+    writable = [s for s in everything if s.flags & _WRITE and s not in relro and s.kind != _NOBITS]
     zero = [s for s in everything if s.flags & _WRITE and s not in relro and s.kind == _NOBITS]
     got_names = _got_symbols(parsed)
     slots: dict[Any, int] = {key: i for i, key in enumerate([*undefined, *got_names])}
@@ -225,14 +225,14 @@ def link(objects: Iterable[bytes], exports: Sequence[str], soname: str,
     at_readonly = _align(at_strings + len(strings.data), 64)
     end_readonly = _place(readonly, at_readonly)
     at_code = _align(end_readonly, PAGE)
-    at_stubs = _align(_place(code, at_code), 16)
+    at_stubs = _align(_place(executable, at_code), 16)
     end_code = at_stubs + 16 * len(undefined)
     at_dynamic = _align(end_code, PAGE)
     dynamic_count = 12 + len(needed)
     at_got = at_dynamic + 16 * dynamic_count
     at_relro = at_got + 8 * len(slots)
     end_relro = _align(_place(relro, at_relro), PAGE)
-    end_data = _place(data, end_relro)
+    end_data = _place(writable, end_relro)
     end_zero = _place(zero, end_data)
 
     image = bytearray(end_data)

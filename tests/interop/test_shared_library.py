@@ -1,9 +1,9 @@
-"""Shared libraries: the session's bits without Python, contexts apart from each other, every mistake a status and a text.
-"""
+"""Shared libraries: the session's bits without Python, contexts apart from each other, mistakes told."""
 from __future__ import annotations
 
 import ctypes
 import os
+import struct
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import graphc as tf
+from graphc.compiler import compile_kernels, make_plan
 from graphc.errors import BackendError, ModelError
 from graphc.interop.c_interface import Status
 from graphc.interop.shared_library import linkable, shared_library, write_shared_library
@@ -210,6 +211,53 @@ def test_random_numbers_follow_the_seed_or_differ(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------
+# What the file is.
+
+
+def dynamic(image: bytes) -> tuple[set[str], set[str], list[str]]:
+    """The undefined and the defined names in a library's dynamic symbol table, and the libraries it needs."""
+    table, = struct.unpack_from("<Q", image, 40)
+    entry, count = struct.unpack_from("<HH", image, 58)
+    headers = [struct.unpack_from("<IIQQQQIIQQ", image, table + entry * i) for i in range(count)]
+
+    def name(strings: int, at: int) -> str:
+        start = headers[strings][4] + at
+        return image[start:image.index(b"\0", start)].decode()
+
+    undefined, defined, needed = set(), set(), []
+    for _, kind, _, _, offset, size, strings, *_ in headers:
+        if kind == 11:  # dynamic symbols
+            for at, _, _, section, _, _ in list(struct.iter_unpack("<IBBHQQ", image[offset:offset + size]))[1:]:
+                (defined if section else undefined).add(name(strings, at))
+        elif kind == 6:  # dynamic section
+            needed += [name(strings, value) for tag, value in struct.iter_unpack("<QQ", image[offset:offset + size])
+                       if tag == 1]
+    return undefined, defined, needed
+
+
+def test_a_library_needs_libc_alone_and_holds_no_writable_data(tmp_path: Path) -> None:
+    model = perceptron(drop=0.5, train=True)
+    library = write_shared_library(tmp_path / "libnet.so", model, OPTIONS)
+    undefined, defined, needed = dynamic(library.image)
+    assert needed == ["libc.so.6"] and defined == set(library.interface.functions)
+    libc = ctypes.CDLL("libc.so.6")
+    assert undefined and all(hasattr(libc, name) for name in undefined)
+    assert not [name for name in undefined if name.startswith(("Py", "cblas", "_Z"))]
+    ctypes.CDLL(str(tmp_path / "libnet.so"))
+    lines = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith("libnet.so")]
+    assert len(lines) >= 3 and not [line for line in lines if "w" in line.split()[1]]
+    for value in model.values().values():
+        assert value.size < 100 or library.image.find(value.tobytes()) % 64 == 0
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
+    model = perceptron()
+    first, second = (write_shared_library(tmp_path / f"{k}" / "libnet.so", model, OPTIONS) for k in "ab"
+                     if not (tmp_path / k).mkdir())
+    assert first.image == second.image and first.header == second.header
+
+
+# ---------------------------------------------------------------------------------------------
 # What is refused.
 
 
@@ -316,8 +364,6 @@ def test_memory_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_processor_that_lacks_instructions_is_refused(tmp_path: Path) -> None:
     function = verify(parse("func @f(%x: float32[N]) {\n  source N = %x.axis(0)\n  %0 = Square(%x)\n  return %0\n}"))
-    from graphc.compiler import compile_kernels, make_plan
-
     plan, target = make_plan(function, OPTIONS), linkable(OPTIONS.replace(target="x86-64"))
     compiled = compile_kernels(plan.kernels, OPTIONS.replace(target="x86-64"), store())
     flags = Path("/proc/cpuinfo").read_text().split("flags")[1].split("\n")[0].split()

@@ -32,3 +32,17 @@ def test_the_driver_assembles(where: Platform, triple: str) -> None:
 
 def test_this_machine_is_described() -> None:
     assert Platform.host().block_signals in (0, 1)
+
+
+def test_platforms_are_described_by_name() -> None:
+    assert Platform.of("linux", "x86_64") == X86 and Platform.of("linux", "aarch64") == ARM
+    assert Platform.of("darwin", "riscv") == OTHER
+    with pytest.raises(NotImplementedError, match="none on win32"):
+        Platform.of("win32", "x86_64")
+
+
+def test_without_python_the_driver_holds_no_data() -> None:
+    module = llvm.parse_assembly(driver_text(X86, python=False))
+    assert not list(module.global_variables)
+    assert {f.name for f in module.functions if not f.is_declaration} >= {"graphc_run", "graphc_pool_new"}
+    assert "graphc_enter" not in driver_text(X86, python=False)

@@ -120,6 +120,25 @@ def test_libraries_loaded_one_after_another_are_different(objects: Sequence[byte
     assert all(f() == k for f, k in found)
 
 
+def test_raw_data_and_code_have_names(objects: Sequence[bytes]) -> None:
+    text = """@numbers = external constant i8
+    declare i64 @answer()
+    define i64 @sum() {
+      %a = load i64, ptr @numbers, align 64
+      %b = call i64 @answer()
+      %c = add i64 %a, %b
+      ret i64 %c
+    }"""
+    data = {"numbers": (40).to_bytes(8, "little"), "nothing": b"", "more": bytes(100)}
+    code = {"answer": bytes.fromhex("b802000000c3")}  # mov eax, 2; ret
+    image = link([compile_object(text, "m")], ["sum", "numbers", "more"], "t.so", data=data, code=code)
+    loaded = load_library(image, ["sum", "numbers", "more"])
+    assert function(loaded.addresses["sum"], ctypes.c_int64)() == 42
+    assert loaded.addresses["numbers"] % 64 == loaded.addresses["more"] % 64 == 0
+    with pytest.raises(LinkError, match="numbers is defined twice"):
+        link([compile_object(text, "m")], ["sum"], "t.so", data=data, code={**code, "numbers": b""})
+
+
 def test_the_same_objects_give_the_same_bytes(objects: Sequence[bytes]) -> None:
     assert link(objects, EXPORTS, "t.so") == link(objects, EXPORTS, "t.so")
 
