@@ -123,7 +123,8 @@ def _loads(exprs: Iterable[Expr]) -> Iterator[Load]:
 def _apart(a: _Access, b: _Access, axis: str, count: Size | None, found: _Body) -> bool:
     """Return whether a at iteration t and b at iteration u != t never meet."""
     split = [_without_lets(x.index, found) for x in (a, b)]
-    left, right = map(_merge_splits, zip(*itertools.starmap(_whole_multiples, zip(*split, strict=True)), strict=True))
+    pairs = list(itertools.starmap(_whole_multiples, zip(*split, strict=True)))
+    left, right = (_merge_splits(tuple(pair[side] for pair in pairs)) for side in (0, 1))
     if len(left) != len(right):
         return False
     for x, y in zip(left, right, strict=True):
