@@ -32,7 +32,7 @@ _HEADER_LIMIT = 100 << 20  # bytes of a header, as the format's own reader has i
 _DEPTH = 16
 _RANK = 32
 _METADATA = "__metadata__"
-_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+_BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[\]{}]', re.DOTALL)
 
 
 class TensorFileError(GraphcError, ValueError):

@@ -34,8 +34,10 @@ def read_function(text: bytes | memoryview) -> Function:
         function = verify(parse(bytes(text).decode()))
     except UnicodeDecodeError:
         raise ProgramFileError("the IR is not UTF-8 text") from None
-    except (GraphcError, RecursionError) as error:
+    except GraphcError as error:
         raise ProgramFileError(f"the IR is not valid: {error}") from None
+    except Exception as error:  # an op's inference on attrs of any kind
+        raise ProgramFileError(f"the IR is not valid: {error!r}") from error
     constants = 0
     for body in walk_bodies([function]):
         for node in body.nodes:
@@ -51,7 +53,13 @@ def read_function(text: bytes | memoryview) -> Function:
 
 def recompile(text: bytes | memoryview, options: Options) -> Compiled:
     """Return the program of IR text, compiled for this machine.  Raises ProgramFileError, BackendError, PassError."""
-    return compile_function(read_function(text), options)
+    function = read_function(text)
+    try:
+        return compile_function(function, options)
+    except GraphcError:
+        raise
+    except Exception as error:  # a function that is valid and that nobody would write
+        raise ProgramFileError(f"the IR cannot be compiled: {error!r}") from error
 
 
 def processor_of(options: Options) -> Target:

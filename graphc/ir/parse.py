@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 _TOKENS = re.compile(r'''
     (?P<space>\s+|\#[^\n]*)
-  | (?P<string>"(?:[^"\\\n]|\\.)*")
+  | (?P<string>"(?:[^"\\\n]++|\\.)*+")
   | (?P<float>\d+\.\d*(?:e[+-]?\d+)?|\d+e[+-]?\d+)
   | (?P<int>\d+)
   | (?P<value>%\w+)
@@ -44,6 +44,8 @@ _TOKENS = re.compile(r'''
 _DTYPES = {d.name: d for d in dtypes.ALL}
 _DEPTH = 64      # of parentheses
 _TERMS = 256     # of one size
+_BITS = 256      # of a number in a size
+_COUNTS = ("num", "num_split")  # attrs that say how many values an op gives
 _HOST_KINDS = ("string", "token", "iterator", "queue")
 
 
@@ -277,6 +279,9 @@ class _Parser:
         if self.accept("{"):
             for name, value in self.listed(self._attr, "}"):
                 attrs[name] = value
+        for count in _COUNTS:  # before inference makes so many types
+            if count in op.attrs and attrs[count] is not op.attrs[count] and attrs[count] != len(names):
+                self.fail(f"{op.name} gives {attrs[count]} values, {len(names)} are named", start)
         types: Sequence[Type]
         if self.accept(":"):
             types = [self.type()]
@@ -385,7 +390,8 @@ class _Parser:
                 value = dim.floordiv(a, b)
             case _:
                 value = dim.mod(a, b)
-        if isinstance(value, Dim) and (len(value.terms) > _TERMS or any(len(m) > _DEPTH for m, _ in value.terms)):
+        terms = value.terms if isinstance(value, Dim) else (((), value),)
+        if len(terms) > _TERMS or any(len(m) > _DEPTH or c.bit_length() > _BITS for m, c in terms):
             self.fail("this size is too long", at)
         return value  # type: ignore[no-any-return]
 

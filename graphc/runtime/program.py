@@ -241,18 +241,19 @@ def from_json(text: str, blob: bytes) -> tuple[Plan, tuple[KernelInfo, ...]]:
                                              for p, t, shape, role in params), tuple(sizes), (),
                                  tuple(Site(*s) for s in sites), (), tuple(provenance))
                           for name, params, sizes, sites, provenance in data["kernels"]),
-            buffers=tuple(Buffer(dtypes.as_dtype(t), _sizes(shape), role, source, _size(offset), base)
+            buffers=tuple(Buffer(dtypes.as_dtype(t), _sizes(shape), role, _index(source), _size(offset), _index(base))
                           for t, shape, role, source, offset, base in data["buffers"]),
             steps=tuple(map(_step_from_json, data["steps"])),
             feeds=tuple(map(_slot_from_json, data["feeds"])),
             states=tuple(map(_slot_from_json, data["states"])),
             fetches=tuple(map(_slot_from_json, data["fetches"])),
-            fetch_sources=tuple(data["fetch_sources"]),
+            fetch_sources=tuple(map(_index, data["fetch_sources"])),
             initialised=tuple(data["initialised"]),
             written=tuple(data["written"]),
             constants=tuple(np.frombuffer(blob, np.dtype(t), int(np.prod(shape)), offset).reshape(shape)
                             for t, shape, offset in data["constants"]),
-            bindings=tuple(Binding(*b) for b in data["bindings"]),
+            bindings=tuple(Binding(symbol, _index(feed), _index(axis), _index(element))
+                           for symbol, feed, axis, element in data["bindings"]),
             checks=tuple(Check(kind, _size(left), _size(right), message, op)
                          for kind, left, right, message, op in data["checks"]),
             arena=_size(data["arena"]),
@@ -263,6 +264,13 @@ def from_json(text: str, blob: bytes) -> tuple[Plan, tuple[KernelInfo, ...]]:
     except (KeyError, TypeError, IndexError, AttributeError) as e:
         raise ValueError(f"not a program: {e!r}") from e
     return plan, infos
+
+
+def _index(value: Any) -> int:
+    """A number that becomes part of a program's text (executor.py): an int and nothing else."""
+    if type(value) is not int:
+        raise ValueError(f"not a program: {value!r:.40} is not a number")
+    return value
 
 
 def _texts(shape: Iterable[Size]) -> list[str]:
