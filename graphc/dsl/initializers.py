@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from graphc import dtypes
-from graphc.dsl import array, random
+from graphc.dsl import array, convert, random
 from graphc.dsl import math as maths
-from graphc.dsl.convert import constant
 from graphc.errors import DTypeError, ShapeError
 from graphc.graph.operation import at_user
 from graphc.graph.tensor import Tensor
@@ -70,7 +69,7 @@ class Constant(Initializer):
     def __call__(self, shape: Any, dtype: Any = None, partition_info: Any = None,
                  verify_shape: bool | None = None) -> Tensor:
         verify = self._verify_shape if verify_shape is None else verify_shape
-        return constant(self.value, self.dtype if dtype is None else dtype, shape, verify_shape=verify)
+        return convert.constant(self.value, self.dtype if dtype is None else dtype, shape, verify_shape=verify)
 
 
 class RandomUniform(Initializer):
@@ -165,7 +164,7 @@ class Orthogonal(Initializer):
         normal = random.random_normal((max(rows, columns), min(rows, columns)), dtype=wanted, seed=self.seed)
         columns_of = orthonormal(normal)
         turned = columns_of if rows >= columns else array.transpose(columns_of)
-        return maths.multiply(array.reshape(turned, sizes), constant(self.gain, wanted))
+        return maths.multiply(array.reshape(turned, sizes), convert.constant(self.gain, wanted))
 
 
 def orthonormal(matrix: Tensor) -> Tensor:
@@ -196,7 +195,7 @@ class Identity(Initializer):
         if len(sizes) != 2:
             raise at_user(ShapeError, f"identity initializer: the shape must have rank 2, not {tuple(sizes)}")
         wanted = self.dtype if dtype is None else dtypes.as_dtype(dtype)
-        return constant(self.gain * np.eye(sizes[0], sizes[1]), wanted)
+        return convert.constant(self.gain * np.eye(sizes[0], sizes[1]), wanted)
 
 
 def fans(shape: Any) -> tuple[float, float]:
@@ -271,10 +270,10 @@ _BY_NAME: dict[str, Any] = {
 
 zeros_initializer = zeros = Zeros
 ones_initializer = ones = Ones
-constant_initializer = Constant
-random_uniform_initializer = RandomUniform
-random_normal_initializer = RandomNormal
-truncated_normal_initializer = TruncatedNormal
+constant_initializer = constant = Constant
+random_uniform_initializer = random_uniform = RandomUniform
+random_normal_initializer = random_normal = RandomNormal
+truncated_normal_initializer = truncated_normal = TruncatedNormal
 variance_scaling_initializer = variance_scaling = VarianceScaling
 orthogonal_initializer = orthogonal = Orthogonal
 identity = Identity

@@ -142,6 +142,8 @@ def test_initialisation_is_reported() -> None:
 
 @pytest.mark.parametrize("init", [
     tf.zeros_initializer, tf.ones_initializer(), tf.constant_initializer(2.5), tf.initializers.orthogonal(),
+    tf.initializers.constant(0.5), tf.initializers.random_uniform(-1, 1), tf.initializers.random_normal(),
+    tf.initializers.truncated_normal(stddev=0.1),
     tf.initializers.identity(), tf.initializers.he_normal(), tf.contrib.layers.xavier_initializer(),
     tf.initializers.lecun_uniform(), tf.random_uniform_initializer(-1, 1), tf.truncated_normal_initializer(stddev=0.1),
 ])
