@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 import click
 
 from graphc.artifact.contents import ir_section
-from graphc.artifact.format import MAGIC, read_file
+from graphc.artifact.format import read_file
 from graphc.artifact.load import read_contents
 from graphc.artifact.recompile import read_function
 from graphc.cli.environment import environment
+from graphc.cli.kind import is_saved
 from graphc.errors import ProgramFileError
 from graphc.graph.graph import near_names
 from graphc.inspection.compilation import Compilation, record, record_function
@@ -62,12 +63,6 @@ class Chosen:
         ports = (*header.signature.inputs, *header.signature.outputs)
         return record_function(function, options, {p.tensor.removesuffix(":0"): p.name for p in ports},
                                header.signature.targets)
-
-
-def is_saved(file: Path) -> bool:
-    """Whether `file` is a saved program, or is named as one."""
-    with file.open("rb") as opened:
-        return opened.read(len(MAGIC)) == MAGIC or file.suffix == ".gcx"
 
 
 def model_options(command: F) -> F:

@@ -140,7 +140,7 @@ def plot(plan: Plan, path: Path, free: int, title: str) -> None:
     Raises MissingExtra without matplotlib, ValueError for an ending that is no format, OSError.
     """
     try:
-        from matplotlib import colormaps
+        from matplotlib import colormaps, rc_context
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
     except ImportError:
@@ -161,7 +161,8 @@ def plot(plan: Plan, path: Path, free: int, title: str) -> None:
     axes.set(title=f"{title}: memory plan, every free size {free}", xlabel="step", ylabel=f"arena, {unit}",
              xlim=(0.5, max(1, steps) + 0.5), ylim=(0, max(at(plan.arena, free) / per, 1e-9)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    with rc_context({"svg.hashsalt": title}):  # else its ids are random
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def _unit(size: int) -> tuple[str, float]:
