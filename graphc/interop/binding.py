@@ -9,7 +9,8 @@ from __future__ import annotations
 from graphc.backends.llvm_cpu.builder import Builder, Value
 from graphc.interop.c_interface import Status
 from graphc.interop.context import Code
-from graphc.interop.size_program import Sizes, bad_size, leaving, null, read_fields, text
+from graphc.interop.messages import leave, leaving, null, text
+from graphc.interop.size_program import Sizes, bad_size, read_fields
 from graphc.ir import dim
 from graphc.runtime import driver as d
 from graphc.runtime.memory import ALIGNMENT
@@ -28,12 +29,10 @@ def write_bind(code: Code) -> None:
     same = b.load(code.part(b, context, at.BOUND), "i64").ne(0)
     for i, field in enumerate(fields):
         same = same & b.load(code.word(b, kept, i), "i64").eq(field)
-    with leaving(b, same, Status.OK):
-        pass
+    leave(b, same, Status.OK)
     b.store(b.i64(0), code.part(b, context, at.BOUND))
     told = b.call("check", ("i32", 1), sizes, code.part(b, context, at.text))
-    with leaving(b, told.ne(Status.OK), told):
-        pass
+    leave(b, told.ne(Status.OK), told)
     first = b.call("evaluate", ("i64", 1), sizes, code.part(b, context, at.values))
     with leaving(b, first.ge(0), Status.BAD_SIZE):
         listed = ", ".join(f"ptr {text(code.module, bad_size(interface.rename(s)))}" for s in layout.sizes.sizes)

@@ -33,6 +33,7 @@ class Status(IntEnum):
     OUT_OF_MEMORY = 5
     KERNEL_FAILED = 6
     UNSUPPORTED_CPU = 7
+    SYSTEM_FAILED = 8
 
 
 MEANINGS: Mapping[Status, str] = {
@@ -44,6 +45,7 @@ MEANINGS: Mapping[Status, str] = {
     Status.OUT_OF_MEMORY: "not enough memory",
     Status.KERNEL_FAILED: "a value is not allowed where it was met, such as an index that is out of range",
     Status.UNSUPPORTED_CPU: "this processor lacks instructions that the library was compiled for",
+    Status.SYSTEM_FAILED: "the system gives no random numbers to seed with",
 }
 
 C_TYPES: Mapping[DType, str] = {

@@ -16,7 +16,7 @@ import numpy as np
 
 from graphc.backends.llvm_cpu.builder import Builder, Module, Value
 from graphc.interop.c_interface import Interface
-from graphc.interop.size_program import TEXT_BYTES, tell
+from graphc.interop.messages import TEXT_BYTES, tell
 from graphc.kernel.plan import Plan
 from graphc.kernel.target import named as target_named
 from graphc.runtime import driver as d

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from graphc.backends.llvm_cpu.builder import Builder, Module, Value
-from graphc.interop.size_program import leaving
+from graphc.interop.messages import leave
 
 _EAX, _EBX, _ECX, _EDX = range(4)
 _AVX_STATE, _AVX512_STATE = 0x6, 0xE6  # bits of XCR0
@@ -64,8 +64,7 @@ def write_cpu_check(module: Module, features: Iterable[str]) -> None:
         _require(b, asked, *_OSXSAVE, 1 << 27)
         b.declare("saved_registers", "i32", [])
         state = _AVX512_STATE if "avx512f" in wanted else _AVX_STATE
-        with leaving(b, (b.call("saved_registers", ("i32", 1)) & state).ne(state), b.const(0, "i1")):
-            pass
+        leave(b, (b.call("saved_registers", ("i32", 1)) & state).ne(state), b.const(0, "i1"))
     b.ret(b.const(1, "i1"))
     b.finish()
 
@@ -79,5 +78,4 @@ def _require(b: Builder, asked: dict[tuple[int, int], Value], leaf: int, subleaf
             b.line(f"call void @cpuid({', '.join(b.const(k, 'i32').typed for k in key)}, {asked[key].typed})")
     last = b.load(asked[leaf & 0x80000000, 0], "i32")
     told = b.load(b.at(asked[leaf, subleaf], b.i64(register), "i32"), "i32")
-    with leaving(b, last.compare("ult", leaf) | (told & mask).ne(b.const(mask, "i32")), b.const(0, "i1")):
-        pass
+    leave(b, last.compare("ult", leaf) | (told & mask).ne(b.const(mask, "i32")), b.const(0, "i1"))

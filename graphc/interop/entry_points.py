@@ -15,7 +15,8 @@ from graphc.interop.binding import write_bind
 from graphc.interop.c_interface import MEANINGS, ArrayField, Interface, Status
 from graphc.interop.context import Code, Variable, tables
 from graphc.interop.cpu import write_cpu_check
-from graphc.interop.size_program import Sizes, leaving, named, null, read_fields, text, write_check, write_evaluate
+from graphc.interop.messages import leave, leaving, named, null, text
+from graphc.interop.size_program import Sizes, read_fields, write_check, write_evaluate
 from graphc.ir import dim
 from graphc.kernel.plan import Call, Plan
 from graphc.kernel.target import Target
@@ -78,29 +79,26 @@ class _EntryPoints(Code):
         module.constants["kernels"] = f"@kernels = internal constant [{len(kernels)} x ptr] [{listed}]\n"
         b = self.function("create", "i32", "options", "out")
         options, out = b.parameters
-        with leaving(b, out.eq(null(b)), Status.BAD_ARGUMENT):
-            pass
+        leave(b, out.eq(null(b)), Status.BAD_ARGUMENT)
         b.store(null(b), out)
-        with leaving(b, b.call("cpu_can", ("i1", 1)).eq(0), Status.UNSUPPORTED_CPU):
-            pass
+        leave(b, b.call("cpu_can", ("i1", 1)).eq(0), Status.UNSUPPORTED_CPU)
         wanted = b.alloca("i32")
         b.store(b.const(0, "i32"), wanted)
         with b.when(options.ne(null(b))):
             b.store(b.load(options, "i32"), wanted)
         asked = b.convert("sext", b.load(wanted, "i32"), "i64")
-        with leaving(b, asked.lt(0), Status.BAD_ARGUMENT):
-            pass
+        leave(b, asked.lt(0), Status.BAD_ARGUMENT)
         cpus = b.call("cpus", ("i64", 1))
         most = b.intrinsic("smax", cpus, b.i64(OVERSUBSCRIPTION_LIMIT))
         threads = b.select(asked.eq(0), cpus, b.intrinsic("smin", asked, most))
 
         block = b.alloca("ptr")
-        with leaving(b, self.allocate(b, block, b.i64(at.nbytes)), Status.OUT_OF_MEMORY):
-            pass
+        leave(b, self.allocate(b, block, b.i64(at.nbytes)), Status.OUT_OF_MEMORY)
         context = b.load(block, "ptr")
         self.clear(b, context, at.table)
         b.store(threads, self.part(b, context, at.THREADS))
         b.store(b.convert("zext", self.call(b, "getpid", "i32"), "i64"), self.part(b, context, at.PROCESS))
+        self._write_variables(b, context)
         with b.when(threads.gt(1)):
             pool = self.call(b, "graphc_pool_new", "ptr", b.convert("trunc", threads, "i32"), b.i64(SPIN_NS),
                              b.i64(YIELD_NS), b.convert("zext", threads.le(cpus), "i32"))
@@ -108,7 +106,6 @@ class _EntryPoints(Code):
                 self.free(b, context)
             b.store(pool, self.part(b, context, at.POOL))
         self._write_table(b, context, constants)
-        self._write_variables(b, context)
         b.store(context, out)
         b.ret(b.const(Status.OK, "i32"))
         b.finish()
@@ -142,6 +139,7 @@ class _EntryPoints(Code):
             b.store(memory, self.word(b, table, layout.cells + i))
 
     def _write_variables(self, b: Builder, context: Value) -> None:
+        """Give the variables their first contents; end the context and leave where the system denies its part."""
         for variable, offset in zip(self.variables, self.at.variables, strict=True):
             if not variable.private:
                 continue
@@ -152,7 +150,10 @@ class _EntryPoints(Code):
                 self.clear(b, memory, variable.nbytes)
             start, end = variable.drawn
             if end > start:
-                self.call(b, "getrandom", "i64", self.part(b, memory, start), b.i64(end - start), b.const(0, "i32"))
+                place, wanted = self.part(b, memory, start), b.i64(end - start)
+                drawn = self.call(b, "getrandom", "i64", place, wanted, b.const(0, "i32"))
+                with leaving(b, drawn.ne(wanted), Status.SYSTEM_FAILED):
+                    self.free(b, context)
 
     def destroy(self) -> None:
         b = self.function("destroy", "void", "context")
@@ -176,17 +177,14 @@ class _EntryPoints(Code):
         given = dict(zip(fields, b.parameters, strict=True))
         sizes = given.get("sizes", null(b))
         if self.interface.sizes:
-            with leaving(b, sizes.eq(null(b)), b.i64(-Status.BAD_ARGUMENT)):
-                pass
+            leave(b, sizes.eq(null(b)), b.i64(-Status.BAD_ARGUMENT))
         told = b.call("check", ("i32", 1), sizes, null(b))
-        with leaving(b, told.ne(Status.OK), 0 - b.convert("sext", told, "i64")):
-            pass
+        leave(b, told.ne(Status.OK), 0 - b.convert("sext", told, "i64"))
         computed = Sizes(b, read_fields(b, self.interface, sizes))
         count, *shape = (computed.value(size) for size in (dim.product(output.shape), *output.shape))
         for _, wrong in (count, *shape):
             if wrong is not None:
-                with leaving(b, wrong, b.i64(-Status.BAD_SIZE)):
-                    pass
+                leave(b, wrong, b.i64(-Status.BAD_SIZE))
         if output.shape:
             with b.when(given["shape"].ne(null(b))):
                 for axis, (extent, _) in enumerate(shape):
@@ -202,15 +200,13 @@ class _EntryPoints(Code):
         b = self.function("run", "i32", "context", *groups)
         context, *structs = b.parameters
         given = dict(zip(groups, structs, strict=True))
-        with leaving(b, context.eq(null(b)), Status.BAD_ARGUMENT):
-            pass
+        leave(b, context.eq(null(b)), Status.BAD_ARGUMENT)
         b.store(b.const(0, "i8"), self.part(b, context, at.text))
         for name, struct in given.items():
             with leaving(b, struct.eq(null(b)), Status.BAD_ARGUMENT):
                 self.say(b, context, f"{name} is NULL")
         told = b.call("bind", ("i32", 1), context, given.get("sizes", null(b)))
-        with leaving(b, told.ne(Status.OK), told):
-            pass
+        leave(b, told.ne(Status.OK), told)
         table = self.part(b, context, at.table)
         inputs = self._arrays(b, context, table, "inputs", given, self.layout.feed_words)
         self._fed_sizes(b, context, given, inputs)
@@ -313,8 +309,7 @@ class _EntryPoints(Code):
         self.module.constants["statuses"] = f"@statuses = internal constant [{len(Status)} x ptr] [{listed}]\n"
         b = Builder(self.module, f"{self.interface.prefix}_status_text", (("status", "i32", 1),), "ptr")
         status, = b.parameters
-        with leaving(b, status.compare("ugt", max(Status)), Value(b, text(self.module, "unknown status"), "ptr")):
-            pass
+        leave(b, status.compare("ugt", max(Status)), Value(b, text(self.module, "unknown status"), "ptr"))
         b.ret(b.load(b.at(self.symbol(b, "statuses"), b.convert("zext", status, "i64"), "ptr"), "ptr"))
         b.finish()
 

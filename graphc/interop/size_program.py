@@ -8,18 +8,16 @@ runtime/program.py computes with unbounded integers.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 from graphc import dtypes
 from graphc.backends.llvm_cpu import primitives
 from graphc.backends.llvm_cpu.builder import Builder, Module, Value
 from graphc.errors import InternalError, report
 from graphc.interop.c_interface import Interface, Status
+from graphc.interop.messages import escaped, leaving, named, tell
 from graphc.ir.dim import Atom, Size
 from graphc.kernel.plan import Check, Plan
-
-TEXT_BYTES = 1024  # of an error's text, the final 0 included
 
 
 class Sizes:
@@ -92,48 +90,6 @@ class Sizes:
                 return primitives.apply(self.b, op, dtypes.int64, [x, y]), self._either(wrong, undefined)
             case _:
                 raise InternalError(f"size operation {atom.op!r} is unknown")
-
-
-# ---------------------------------------------------------------------------------------------
-# Texts and early returns.
-
-
-def text(module: Module, content: str) -> str:
-    """Return the name of a constant that holds `content` as a C string."""
-    raw = content.encode() + b"\0"
-    plain = "".join(chr(c) if 32 <= c < 127 and c not in b'"\\' else f"\\{c:02X}" for c in raw)
-    name = f"@text_{len(module.constants)}"
-    line = f'private unnamed_addr constant [{len(raw)} x i8] c"{plain}"\n'
-    for known, found in module.constants.items():
-        if found.endswith(f"= {line}"):
-            return known
-    module.constants[name] = f"{name} = {line}"
-    return name
-
-
-def null(b: Builder) -> Value:
-    """Return the null pointer."""
-    return Value(b, "null", "ptr")
-
-
-@contextmanager
-def leaving(b: Builder, condition: Value, result: Value | int) -> Iterator[None]:
-    """Where the condition holds, do what is built inside and return `result` (an int: as i32)."""
-    leave, stay = b.new_block(), b.new_block()
-    b.branch_if(condition, leave, stay)
-    b.start_block(leave)
-    yield
-    b.ret(result if isinstance(result, Value) else b.const(result, "i32"))
-    b.start_block(stay)
-
-
-def tell(b: Builder, where: Value, form: str, *values: Value) -> None:
-    """Write a text to `where`, TEXT_BYTES or a null pointer.  form: as of printf, %lld for each of `values` (i64)."""
-    b.module.declarations["snprintf"] = "declare i32 @snprintf(ptr, i64, ptr, ...)\n"
-    space = b.select(where.eq(null(b)), b.i64(0), b.i64(TEXT_BYTES))
-    operands = "".join(f", {v.typed}" for v in values)
-    b.line(f"call i32 (ptr, i64, ptr, ...) @snprintf({where.typed}, {space.typed}, ptr {text(b.module, form)}"
-           f"{operands})")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -215,13 +171,3 @@ def write_evaluate(module: Module, interface: Interface, sizes: Sequence[Size]) 
 def bad_size(size: Size) -> str:
     """Return what is said of a size that `Sizes.value` calls wrong."""
     return f"the size {size} is negative, does not fit 63 bits, or divides by zero"
-
-
-def named(op: str, message: str) -> str:
-    """Return `message` with the op's name in front, where it does not begin with a name already."""
-    return message if re.match(r"[\w./]+: ", message) else f"{op}: {message}"
-
-
-def escaped(content: str) -> str:
-    """Return `content` as printf prints it."""
-    return content.replace("%", "%%")

@@ -97,6 +97,22 @@ def test_a_perceptron_gives_the_sessions_bits(tmp_path: Path, target: str, threa
             same(context.run(x), session.run(list(model.signature.outputs.values()), {"x:0": x}))
 
 
+def test_arrays_need_no_more_alignment_than_their_elements(tmp_path: Path) -> None:
+    model, rng = perceptron(), np.random.default_rng()
+    library = opened(model, tmp_path)
+    with Context(library, 2) as context:
+        x = rng.normal(size=(300, 20)).astype(np.float32)
+        wanted = context.run(x)
+        for shift in (1, 3, 9):
+            memory = [np.full(a.size + 40, 7, a.dtype) for a in (x, *wanted)]
+            moved = [m[shift:shift + a.size].reshape(a.shape) for m, a in zip(memory, (x, *wanted), strict=True)]
+            moved[0][...] = x
+            context.call({"batch": 300}, [moved[0].ctypes.data], [m.ctypes.data for m in moved[1:]])
+            same(moved[1:], wanted)
+            assert all(np.all(m[:shift] == 7) and np.all(m[shift + a.size:] == 7)
+                       for m, a in zip(memory, (x, *wanted), strict=True))
+
+
 def test_training_changes_the_variables_of_its_context_alone(tmp_path: Path) -> None:
     model, rng = perceptron(train=True), np.random.default_rng()
     library = opened(model, tmp_path)

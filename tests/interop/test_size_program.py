@@ -14,7 +14,8 @@ from graphc.backends.llvm_cpu.builder import Module
 from graphc.compiler import make_plan
 from graphc.errors import InvalidArgumentError
 from graphc.interop.c_interface import Interface, SizeField, Status, interface_of
-from graphc.interop.size_program import TEXT_BYTES, write_check, write_evaluate
+from graphc.interop.messages import TEXT_BYTES
+from graphc.interop.size_program import write_check, write_evaluate
 from graphc.ir import dim
 from graphc.ir.dim import Size, symbol
 from graphc.ir.parse import parse
