@@ -32,6 +32,7 @@ from graphc.errors import (
 )
 from graphc.graph.fetch import BadFeed, Fetches, check_fed, check_feeds, feed_keys, feed_value, hashable, take_apart
 from graphc.graph.graph import Graph, get_default_graph, graphs
+from graphc.graph.notebook import in_notebook
 from graphc.graph.operation import describe_operands
 from graphc.graph.tensor import Tensor, sessions
 from graphc.ops.base import Kind
@@ -313,6 +314,18 @@ class BaseSession:
         self._calls.clear()
         self._runners.clear()
         self.variables.clear()
+
+    @property
+    def program_count(self) -> int:
+        """How many combinations of fetches and feeds have been compiled for this session."""
+        return len(self._runners)
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def _repr_html_(self) -> str:
+        return in_notebook(self)
 
     def as_default(self) -> AbstractContextManager[Any]:
         """Make this session the default inside a `with` block (which does not close it)."""

@@ -19,6 +19,7 @@ from graphc.dtypes import DType
 from graphc.errors import GraphError, ShapeError
 from graphc.graph.graph import Graph
 from graphc.graph.keys import GraphKeys
+from graphc.graph.notebook import in_notebook
 from graphc.graph.operation import Operation, at_user
 from graphc.graph.shape import TensorShape, as_shape
 from graphc.graph.tensor import OPERATORS, IndexedSlices, Tensor, default_session
@@ -210,6 +211,9 @@ class Variable:
 
     def __repr__(self) -> str:
         return f"<tf.Variable '{self.name}' shape={self.shape} dtype={self.dtype.name}>"
+
+    def _repr_html_(self) -> str:
+        return in_notebook(self)
 
 
 def without_reads(tensor: Tensor) -> Tensor:

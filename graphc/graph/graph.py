@@ -20,6 +20,7 @@ from graphc import source
 from graphc.errors import FinalizedGraphError, GraphError, InternalError, report
 from graphc.graph import device as devices
 from graphc.graph.keys import GraphKeys
+from graphc.graph.notebook import in_notebook
 from graphc.graph.operation import Operation
 from graphc.graph.stack import DefaultStack
 from graphc.graph.tensor import IndexedSlices, Tensor, default_session, sessions
@@ -389,6 +390,9 @@ class Graph:
 
     def __repr__(self) -> str:
         return f"<tf.Graph of {len(self._operations)} operations>"
+
+    def _repr_html_(self) -> str:
+        return in_notebook(self)
 
 
 def near_names(name: str, known: Iterable[str], count: int = 3) -> list[str]:

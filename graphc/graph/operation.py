@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from graphc.errors import report
+from graphc.graph.notebook import in_notebook
 from graphc.graph.tensor import Tensor, default_session
 from graphc.source import SourceLine, capture
 
@@ -85,6 +86,9 @@ class Operation:
 
     def __repr__(self) -> str:
         return f"<tf.Operation '{self.name}' type={self.type}>"
+
+    def _repr_html_(self) -> str:
+        return in_notebook(self)
 
     def __str__(self) -> str:
         lines = [f'name: "{self.name}"', f'op: "{self.type}"']

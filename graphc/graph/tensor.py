@@ -15,6 +15,7 @@ import numpy as np
 from graphc import errors
 from graphc.dtypes import DType
 from graphc.errors import InternalError, ShapeError
+from graphc.graph.notebook import in_notebook
 from graphc.graph.shape import TensorShape, as_shape
 from graphc.graph.stack import DefaultStack
 from graphc.ir.types import PartialType
@@ -99,6 +100,9 @@ class Tensor:
     def __str__(self) -> str:
         shape = f", shape={self.shape}" if self.type.shape is not None else ""
         return f'Tensor("{self.name}"{shape}, dtype={self.dtype.name})'
+
+    def _repr_html_(self) -> str:
+        return in_notebook(self)
 
     def __bool__(self) -> bool:
         raise TypeError(errors.report(

@@ -7,7 +7,7 @@ anything; the same source gives the same scene.
 """
 from __future__ import annotations
 
-import os
+import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -106,10 +106,12 @@ def tensor_type(tensor: Tensor) -> Type:
 # -- functions ---------------------------------------------------------------------------------------------------------
 
 
-def function_stage(function: ir.Function, name: str, kernels_of: KernelsOf = _no_kernels) -> Stage:
+def function_stage(function: ir.Function, name: str, kernels_of: KernelsOf = _no_kernels,
+                   lines: Mapping[str, str] | None = None) -> Stage:
     """Return a function: its inputs and states, its nodes, and its results.  A fused kernel is a box with its
-    operations in it; the body of a loop or branch is a box beside its operation."""
-    drawing = _Drawing(function.lines, kernels_of)
+    operations in it; the body of a loop or branch is a box beside its operation.  lines: the user's lines by the names
+    of the graph's operations (None: those that the function knows)."""
+    drawing = _Drawing(function.lines if lines is None else lines, kernels_of)
     drawing.look_for_repeats(function)
     sources: dict[ir.Value, Source] = {}
     for kind, values, given in (("input", function.feeds, function.feed_names),
@@ -154,7 +156,7 @@ class _Drawing:
         return node.id
 
     def look_for_repeats(self, function: ir.Function) -> None:
-        """Note what several kernels compute: those nodes are told apart by their kernels, in whatever order these are."""
+        """Note what several kernels compute: such nodes are told apart by kernel, in whatever order kernels are."""
         counts: Counter[str] = Counter()
         for node in function.nodes:
             if node.op.name == "Fusion":
@@ -196,8 +198,7 @@ class _Drawing:
         kernels = self._kernels_in_common(node.origin)
         ops = [n.op.name for n in body.nodes if n.op.name != "Const"]
         if len(ops) > 1:
-            scope = os.path.commonprefix([f"{name}/" for n in body.nodes for name in n.origin[:1]])
-            scope = scope[:scope.rfind("/") + 1]
+            scope = _common_scope([name for n in body.nodes for name in n.origin[:1]])
             box = f"{self._free('', f'{base}{path}@kernel')}/"
             label = kernel_name(node.attrs["form"], ops)
             self.boxes.append((Group(box, label, "kernel", base + scope, kernels), base))
@@ -227,6 +228,13 @@ class _Drawing:
             self.body(body, box, inner)
             taken += [inner[v] for v in body.fetches]
         return tuple(taken)
+
+
+def _common_scope(names: Sequence[str]) -> str:
+    """The innermost name scope that holds all these operations, or ""."""
+    parts = [name.split("/")[:-1] for name in names]
+    shared = list(itertools.takewhile(lambda level: len(set(level)) == 1, zip(*parts, strict=False)))
+    return "".join(f"{level[0]}/" for level in shared)
 
 
 def _type(type: TensorType | HostType) -> Type:

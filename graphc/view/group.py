@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from graphc.view.scene import Group, Node, Stage, children
 
@@ -167,7 +168,7 @@ def _cut(parent: str, items: Sequence[Node | Group], limit: int, links: Sequence
         near = range(max(cuts[-1] + 1, ideal - slack), min(len(items) - (pieces - k), ideal + slack) + 1)
         cuts.append(min(near, key=lambda i: (crossing[i], abs(i - ideal), i)))
     cuts.append(len(items))
-    for number, (start, end) in enumerate(zip(cuts, cuts[1:], strict=False), 1):
+    for number, (start, end) in enumerate(pairwise(cuts), 1):
         part = items[start:end]
         block = Group(f"{parent}#{number}/", f"{part[0].label} … {part[-1].label}", "block", parent)
         groups[block.id] = block

@@ -31,7 +31,7 @@ class Browser:
 
     def __init__(self, profile: Path, width: int = 1440, height: int = 900) -> None:
         to_browser, from_browser = os.pipe(), os.pipe()
-        command = [str(program()), *FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}", "about:blank"]
+        command = [str(program()), *FLAGS, f"--user-data-dir={profile}", "about:blank"]
         if os.geteuid() == 0:
             command.insert(1, "--no-sandbox")
 

@@ -170,8 +170,9 @@ class Canvas {
     const round = { constant: height / 2, input: height / 2, output: height / 2, update: height / 2, variable: 4 };
     svg("rect", { class: "shape", width, height, rx: round[item.kind] ?? 9 }, group);
     if (item.kind === "variable") svg("path", { class: "rim", d: `M3,${height - 4.5}H${width - 3}` }, group);
-    if (item.kernels.length) svg("rect", { class: "stripe", x: 5, y: 7, width: 4, height: height - 14, rx: 2 }, group);
-    const middle = (width - (item.isGroup ? 20 : 0)) / 2 + (item.kernels.length ? 3 : 0);
+    const striped = item.kernels.length > 0 && item.kind !== "constant";
+    if (striped) svg("rect", { class: "stripe", x: 5, y: 7, width: 4, height: height - 14, rx: 2 }, group);
+    const middle = (width - (item.isGroup ? 20 : 0)) / 2 + (striped ? 3 : 0);
     const y = below ? height / 2 - 3.5 : height / 2 + 4;
     svg("text", { class: item.kind === "constant" ? "value" : "title", x: middle, y }, group).textContent = title;
     if (below) svg("text", { class: "below", x: middle, y: height / 2 + 12 }, group).textContent = below;
