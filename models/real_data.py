@@ -2,8 +2,9 @@
 
 A data set is looked for in this order: the folder given, the folder named by $GRAPHC_DATA, then what the [data] extra
 bundles.  Nothing is downloaded.  Under a folder, MNIST stands in `mnist/` (the four original idx files, gzipped or
-not), iris in `iris/iris.csv`, auto-mpg in `regression/auto-mpg.csv` and California housing in
-`regression/california-housing.csv`.
+not), iris in `iris/iris.csv`, auto-mpg in `regression/auto-mpg.csv`, California housing in
+`regression/california-housing.csv`, CIFAR-10 in `cifar10/` or `cifar-10-batches-bin/` (files of the official binary
+layout) and photographs in `images/`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,13 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def enlarged(self, size: int) -> Split:
+        """Return square grey images, pixels row by row, as images of size x size; each pixel repeated."""
+        side = round(self.x.shape[1] ** 0.5)
+        nearest = np.arange(size) * side // size
+        grid = self.x.reshape(-1, side, side)[:, nearest[:, None], nearest]
+        return Split(grid.reshape(len(self), size * size), self.y)
 
     def moments(self, at_once: int = 1000) -> tuple[float, float]:
         """Return the mean and the deviation of all entries of x, some rows at a time: np.std copies all of them."""
@@ -128,6 +136,73 @@ def digits(folder: str | None = None) -> DataSet:
         tuple(raw.feature_names),
         tuple("0123456789"),
     )
+
+
+def digit_images(folder: str | None = None) -> DataSet:
+    """Return `digits` as images of 28 x 28 pixels, enlarged where they are smaller."""
+    found = digits(folder)
+    if found.train.x.shape[1] == 28 * 28:
+        return found
+    parts = [part.enlarged(28) for part in (found.train, found.validation, found.test)]
+    pixels = tuple(f"pixel {i // 28},{i % 28}" for i in range(28 * 28))
+    return DataSet(f"{found.name}, enlarged", *parts, pixels, found.classes)
+
+
+def cifar10(folder: str | None = None) -> DataSet:
+    """CIFAR-10: photographs of 32 x 32 pixels in ten classes; x is uint8, height by width by colour.
+
+    All `data_batch*.bin` of the folder are read, so the official files (50,000 rows) and parts of them do alike; the
+    last tenth is to validate.  Raises FileNotFoundError where no folder has it.
+    """
+    for place in folders(folder):
+        for name in ("cifar10", "cifar-10-batches-bin"):
+            files = sorted((place / name).glob("data_batch*.bin"))
+            if files:
+                return _cifar10(files, sorted((place / name).glob("test_batch*.bin")))
+    raise FileNotFoundError("CIFAR-10 is not bundled: give a folder with --data or set GRAPHC_DATA")
+
+
+def _cifar10(train: list[Path], test: list[Path]) -> DataSet:
+    def records(files: list[Path]) -> Split:
+        rows = np.concatenate([np.fromfile(f, np.uint8).reshape(-1, 3073) for f in files])
+        colours = rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        return Split(np.ascontiguousarray(colours).reshape(-1, 3072), rows[:, 0].astype(np.int32))
+
+    rows = records(train)
+    cut = len(rows) * 9 // 10
+    pixels = tuple(f"{colour} {i // 32},{i % 32}" for i in range(1024) for colour in ("red", "green", "blue"))
+    names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    return DataSet("CIFAR-10", Split(rows.x[:cut], rows.y[:cut]), Split(rows.x[cut:], rows.y[cut:]), records(test),
+                   pixels, names)
+
+
+def photograph(folder: str | None = None) -> np.ndarray:
+    """Return a photograph, uint8 (height, width, 3): the first of the folder's `images/`, else one bundled with
+    scikit-learn."""
+    for place in folders(folder):
+        files = sorted((place / "images").glob("*.png"))
+        if files:
+            return read_image(files[0])
+    return np.asarray(_bundled("sample_images").images[0])
+
+
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """Return an image file as uint8 (height, width, 3)."""
+    with _pillow().open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def write_image(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
+    """Write uint8 (height, width) or (height, width, 3) as PNG."""
+    _pillow().fromarray(pixels).save(path, format="PNG")
+
+
+def _pillow():  # type: ignore[no-untyped-def]
+    try:
+        from PIL import Image
+    except ImportError:
+        raise SystemExit("images need Pillow: pip install 'graphc[viz]'") from None
+    return Image
 
 
 def iris(folder: str | None = None) -> DataSet:

@@ -23,7 +23,8 @@ class Model:
     """A built graph and its ends.
 
     x, y: placeholders of inputs and targets.  loss: scalar.  train: the op of one step.  metrics: name -> scalar tensor
-    (means over the rows fed).  training: a bool placeholder that switches dropout on, or None.
+    (means over the rows fed).  training: a bool placeholder that switches dropout on, or None.  train_loss: the loss
+    that training steps report, where another tower computes it.
     """
 
     graph: Any
@@ -35,6 +36,7 @@ class Model:
     initializer: Any
     variables: Sequence[Any]
     training: Any = None
+    train_loss: Any = None
 
     def feed(self, part: Split, train: bool = False) -> dict[Any, Any]:
         """Return what is fed for `part`."""
@@ -83,13 +85,20 @@ def fit(
     seed: int = 0,
     console: Console | None = None,
     tell: Callable[[int, float], None] | None = None,
+    augment: Callable[[Split, np.random.Generator], Split] | None = None,
+    better: Callable[[int], None] | None = None,
 ) -> History:
     """Train for at most `epochs` epochs; with `patience`, stop once the validation loss has not improved for that many
-    and go back to the best weights (early stopping: Prechelt, "Early stopping - but when?", 1998)."""
+    and go back to the best weights (early stopping: Prechelt, "Early stopping - but when?", 1998).
+
+    tell: called with each epoch and its loss.  augment: changes the rows of each batch.  better: called with the epochs
+    whose validation loss is the lowest so far.
+    """
     rng = np.random.default_rng(seed)
     history = History()
     steps = -(-len(data.train) // batch)
     best, kept = float("inf"), None
+    reported = model.loss if model.train_loss is None else model.train_loss
     started = time.perf_counter()
     with Progress(
         TextColumn("{task.description}"),
@@ -104,7 +113,8 @@ def fit(
         for epoch in range(epochs):
             total = 0.0
             for rows in batches(data.train, batch, rng):
-                loss, _ = session.run([model.loss, model.train], model.feed(rows, train=True))
+                rows = rows if augment is None else augment(rows, rng)
+                loss, _ = session.run([reported, model.train], model.feed(rows, train=True))
                 total += float(loss) * len(rows)
                 progress.advance(task)
                 history.steps += 1
@@ -120,6 +130,8 @@ def fit(
             if history.validation[-1] < best:
                 best, history.best_epoch = history.validation[-1], epoch
                 kept = session.run(list(model.variables)) if patience is not None else None
+                if better is not None:
+                    better(epoch)
             elif patience is not None and epoch - history.best_epoch >= patience:
                 break
     if kept is not None:
