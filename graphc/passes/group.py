@@ -24,6 +24,9 @@ MAX_PRIMITIVES = 128
 MAX_BUFFERS = 32
 SERIAL_ROWS = 8       # so few rows give no parallel work
 SERIAL_ELEMENTS = 1 << 15
+LONG = 1 << 16        # elements from which a reduction to few results is done in parts:
+FEW_ROWS = 64         # to so few, or
+MANY_COLUMNS = 4096   # where neighbouring results come from neighbouring elements
 
 
 class Space:

@@ -4,7 +4,7 @@ Owns that form: the levels of reductions that feed each other, what a row keeps 
 kernels.  Must not know products as such (a narrow product is a reduction here).  Invariants: reductions of one level
 share one loop; outputs over the whole domain are stored in one last loop, after every reduction; a value is
 recomputed in each stage unless that costs more than `KEEP_CYCLES` and a row of it fits the scratch; the number of
-partial results of a long reduction depends on its size alone.
+partial results of a long reduction depends on its sizes alone.
 """
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from graphc.kernel.ir import (
     Axis,
     Const,
     Expr,
+    For,
     Load,
     Local,
     Param,
@@ -33,6 +34,7 @@ from graphc.kernel.ir import (
 )
 from graphc.kernel.primitives import PRIMITIVES, prim
 from graphc.passes.access import UNIT, estimate
+from graphc.passes.group import FEW_ROWS, LONG, MANY_COLUMNS
 from graphc.passes.emit import Emission, finished, reduction
 from graphc.passes.flatten import flatten
 from graphc.passes.lower_map import nest, output_params
@@ -41,9 +43,8 @@ from graphc.passes.tidy import Draft, Piece, collapse, finish
 
 KEEP_CYCLES = 10.0      # of an element: a load and a store from the first-level cache cost less
 KEEP_LEAST, KEEP_MOST = 64, 8192  # elements of a row that is worth keeping, and that fits
-PART = 8192             # elements of one partial result
-LONG = 1 << 16          # elements from which a reduction to a few results is done in parts
-FEW_ROWS = 64
+PART = 8192             # elements of one part of a long reduction: what it reads stays in the nearest caches
+LEAST_PART = 32         # elements that one partial result stands for, at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,49 +86,105 @@ def lower_rows(name: str, emission: Emission, outputs: Sequence[Value], kept: in
     elements = [store(*s) for s in stages.element_stores]
     rows = [store(*s) for s in stages.row_stores]
     shaped = [Param(p.name, p.dtype, draft.shapes[p.name], p.role) for p in params]
-    if len(levels) == 1 and not elements and _is_long(draft):
-        return _in_parts(name, emission, draft, levels[0], rows, shaped, provenance)
+    cut = _cut(draft, [v for s in levels[0] for v in s.values]) if len(levels) == 1 else None
+    if cut is not None and not any(_reads(s.value, levels[0]) for s in elements):
+        return _in_parts(name, emission, draft, cut, levels[0], elements, rows, shaped, provenance)
     body = nest(draft.kept, (*_write(emission, draft, levels, elements), *rows))
     shaped, body = flatten(shaped, body)
     return [Piece(*finish(name, shaped, share(body, emission.fresh), emission.sites, provenance))]
 
 
-def _is_long(draft: Draft) -> bool:
-    """Whether few results are reduced from very many elements: not where only the batch is unknown, which is short."""
-    if len(draft.reduced) != 1 or (isinstance(draft.reduced[0][1], Dim) and draft.reduced[0][1].is_symbol):
-        return False
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Where a long reduction is cut into parts: at each step of the axes `outer`, and every `length` of `axis` (of size
+    `total`); a part runs over these and the axes `inner`."""
+
+    outer: tuple[tuple[str, Size], ...]
+    axis: str
+    total: Size
+    length: int
+    inner: tuple[tuple[str, Size], ...]
+
+    @property
+    def count(self) -> Size:
+        """How often `axis` is cut."""
+        return dim.ceildiv(self.total, self.length)
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all parts are known to have one length."""
+        return dim.divide_exactly(self.total, self.length) is not None
+
+
+def _cut(draft: Draft, values: Sequence[Expr]) -> Cut | None:
+    """Return how a reduction of very many elements to few results is cut; None for any other one, and where only the
+    batch is unknown, which is short."""
+    sizes = [n for _, n in draft.reduced]
+    if len(sizes) == 1 and isinstance(sizes[0], Dim) and sizes[0].is_symbol:
+        return None
     rows, row = (estimate(dim.product(n for _, n in axes)) for axes in (draft.kept, draft.reduced))
-    return rows <= FEW_ROWS and rows * row >= LONG
+    if rows * row < LONG or rows > (MANY_COLUMNS if _are_columns(draft, values) else FEW_ROWS):
+        return None
+    for number, (axis, total) in enumerate(draft.reduced):
+        inner = estimate(dim.product(sizes[number + 1:]))
+        if rows * inner <= PART or number == len(sizes) - 1:
+            length = max(1, LEAST_PART // max(1, inner), PART // max(1, rows * inner))
+            if isinstance(total, int):  # parts of equal length
+                length = -(-total // -(-total // length))
+            cut = Cut(tuple(draft.reduced[:number]), axis, total, length, tuple(draft.reduced[number + 1:]))
+            return cut if cut.outer or cut.count != 1 else None
+    return None
 
 
-def _in_parts(name: str, emission: Emission, draft: Draft, states: Sequence[State], rows: Sequence[Stmt],
-              params: Sequence[Param], provenance: Sequence[str]) -> list[Piece]:
-    """Two kernels: one partial result per PART elements, in parallel, then the reduction of those."""
-    ((axis, total),) = draft.reduced
-    parts = dim.ceildiv(total, PART)
-    part = Axis("part")
-    start = prim("mul", part, index(PART))
-    combiners = tuple(s.combiner for s in states)
-    names = tuple(n for s in states for n in s.names)
-    values = tuple(v for s in states for v in s.values)
-    shifted = tuple(walk.map_expr(v, lambda e: prim("add", start, Axis(axis)) if isinstance(e, Axis) and e.name == axis
-                                  else e) for v in values)
-    length = prim("min", index(PART), prim("sub", size(total), start))
-    shape = (parts, *(n for _, n in draft.kept))
+def _are_columns(draft: Draft, values: Sequence[Expr]) -> bool:
+    """Whether what is reduced to neighbouring results lies side by side in memory."""
+    kept = {name for name, _ in draft.kept}
+    last = [e.index[-1] for e in walk.postorder(values) if isinstance(e, Load) and e.index]
+    return any(isinstance(e, Axis) and e.name in kept for e in last)
+
+
+def _reads(value: Expr, states: Sequence[State]) -> bool:
+    """Whether `value` depends on the result of a reduction."""
+    return not walk.free_vars(value).isdisjoint(n for s in states for n in s.names)
+
+
+def _in_parts(name: str, emission: Emission, draft: Draft, cut: Cut, states: Sequence[State],
+              elements: Sequence[Store], rows: Sequence[Stmt], params: Sequence[Param],
+              provenance: Sequence[str]) -> list[Piece]:
+    """Two kernels: one partial result per part, in parallel, with what is stored per element; then the reduction of
+    the partial results."""
+    start = prim("mul", Axis("part"), index(cut.length))
+    shift: dict[str, Expr] = {} if cut.count == 1 else {cut.axis: prim("add", start, Axis(cut.axis))}
+    values = [walk.substitute(v, shift) for s in states for v in s.values]
+    length = index(cut.length) if cut.is_even else prim("min", index(cut.length), prim("sub", size(cut.total), start))
+    axes = [(cut.axis, length), *((axis, size(n)) for axis, n in cut.inner)]
+    parts = cut.outer if cut.count == 1 else (*cut.outer, ("part", cut.count))
+    shape = (*(n for _, n in parts), *(n for _, n in draft.kept))
     partial = [Param(f"z{i}", v.dtype, shape, "out") for i, v in enumerate(values)]
-    at = (part, *(Axis(a) for a, _ in draft.kept))
+    at = tuple(Axis(a) for a, _ in (*parts, *draft.kept))
+    names = [n for s in states for n in s.names]
     first: tuple[Stmt, ...] = (
-        Reduce(names, combiners, axis, length, (), shifted),
-        *(Store(p.name, at, Var(n, p.dtype)) for p, n in zip(partial, names, strict=True)))
-    loaded = {e.buffer for v in values for e in walk.postorder((v,)) if isinstance(e, Load)}
-    used = {e.buffer for s in rows for e in walk.loads((s,))}
-    body = share(nest([("part", parts), *draft.kept], first), emission.fresh)
-    pieces = [Piece(*finish(f"{name}_parts", [*(p for p in params if p.name in loaded), *partial], body, emission.sites,
-                            provenance), tuple(partial))]
-    again = Reduce(names, combiners, "part", size(parts), (), tuple(Load(p.name, at, p.dtype) for p in partial))
-    last = [p for p in params if p.role != "in" or p.name in used] + [replace(p, role="in") for p in partial]
-    body = share(nest(draft.kept, (again, *rows)), emission.fresh)
-    return [*pieces, Piece(*finish(name, last, body, emission.sites, provenance))]
+        _reduce(emission, axes, states, values),
+        *(Store(p.name, at, Var(n, p.dtype)) for p, n in zip(partial, names, strict=True)),
+        *_over(axes, walk.substitute_body(tuple(elements), shift)))
+    loaded = {e.buffer for e in walk.loads(first)} | {s.buffer for s in elements}
+    shaped, body = flatten([*(p for p in params if p.name in loaded), *partial],
+                           nest((*parts, *draft.kept), first))
+    pieces = [Piece(*finish(f"{name}_parts", shaped, share(body, emission.fresh), emission.sites, provenance),
+                    tuple(partial))]
+    again = _reduce(emission, [(axis, size(n)) for axis, n in parts], states,
+                    [Load(p.name, at, p.dtype) for p in partial])
+    body = nest(draft.kept, (again, *rows))
+    used = {e.buffer for e in walk.loads(body)} | {s.buffer for s in walk.stores(body)}
+    last = [p for p in params if p.name in used] + [replace(p, role="in") for p in partial]
+    return [*pieces, Piece(*finish(name, last, share(body, emission.fresh), emission.sites, provenance))]
+
+
+def _over(axes: Sequence[tuple[str, Expr]], body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+    """`body` in loops over `axes`, one after the other; nothing where there is no body."""
+    for axis, n in reversed(axes if body else ()):
+        body = (For(axis, n, body),)
+    return body
 
 
 def _stages(emission: Emission, outputs: Sequence[Value], kept: int) -> Stages:
@@ -182,7 +239,8 @@ def _write(emission: Emission, draft: Draft, levels: list[list[State]], elements
             body.extend(nest(draft.reduced, (Store(local.name, place, _replaced(e, names)),), parallel=False))
             names[id(e)] = Load(local.name, place, e.dtype)
         if number < len(levels):
-            body.append(_reduce(emission, draft.reduced, levels[number], [_replaced(v, names) for v in stage]))
+            body.append(_reduce(emission, [(axis, size(n)) for axis, n in draft.reduced], levels[number],
+                                [_replaced(v, names) for v in stage]))
         elif elements:
             stores = tuple(Store(s.buffer, s.index, _replaced(s.value, names)) for s in elements)
             body.extend(nest(draft.reduced, stores, parallel=False))
@@ -251,7 +309,7 @@ def _is_dear(e: Expr, axis: str, kept: set[int]) -> bool:
     return cycles >= KEEP_CYCLES
 
 
-def _reduce(emission: Emission, axes: Sequence[tuple[str, Size]], states: Sequence[State], values: Sequence[Expr]
+def _reduce(emission: Emission, axes: Sequence[tuple[str, Expr]], states: Sequence[State], values: Sequence[Expr]
             ) -> Reduce:
     """One Reduce for the states of a level, nested where several axes are reduced."""
     combiners = tuple(s.combiner for s in states)
@@ -261,7 +319,7 @@ def _reduce(emission: Emission, axes: Sequence[tuple[str, Size]], states: Sequen
     for depth, (axis, n) in enumerate(reversed(axes)):
         outermost = depth == len(axes) - 1
         own = names if outermost else tuple(emission.fresh("p") for _ in names)
-        reduce = Reduce(own, combiners, axis, size(n), body, inner)
+        reduce = Reduce(own, combiners, axis, n, body, inner)
         if outermost:
             return reduce
         body = (reduce,)
