@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -33,16 +33,19 @@ SYMBOLS: Sequence[Size] = [symbol(n) for n in NAMES]
 INTERFACE = Interface("t", tuple(SizeField(n, "", None) for n in NAMES), (), (), {n: symbol(n) for n in NAMES})
 
 
-def sizes() -> st.SearchStrategy[Size]:
-    def grown(inner: st.SearchStrategy[Size]) -> st.SearchStrategy[Size]:
-        two = st.tuples(inner, inner)
-        return st.one_of(
-            two.map(lambda p: p[0] + p[1]), two.map(lambda p: p[0] - p[1]), two.map(lambda p: p[0] * p[1]),
-            two.map(lambda p: dim.minimum(*p)), two.map(lambda p: dim.maximum(*p)),
-            two.filter(lambda p: p[1] != 0).map(lambda p: dim.floordiv(*p)),
-            two.filter(lambda p: p[1] != 0).map(lambda p: dim.mod(*p)))
+OPERATIONS: Mapping[str, Callable[[Size, Size], Size]] = {
+    "+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b, "min": dim.minimum, "max": dim.maximum,
+    "//": lambda a, b: dim.floordiv(a, 7 if b == 0 else b), "%": lambda a, b: dim.mod(a, 7 if b == 0 else b),
+}
 
-    return st.recursive(st.one_of(st.sampled_from(SYMBOLS), st.integers(-3, 100)), grown, max_leaves=8)
+
+@st.composite
+def sizes(draw: st.DrawFn, depth: int = 3) -> Size:
+    """An expression of the symbols."""
+    if depth == 0 or draw(st.integers(0, 3)) == 0:
+        return draw(st.one_of(st.sampled_from(SYMBOLS), st.integers(-3, 100)))
+    operation = OPERATIONS[draw(st.sampled_from(sorted(OPERATIONS)))]
+    return operation(draw(sizes(depth - 1)), draw(sizes(depth - 1)))
 
 
 def loaded(module: Module, function: str) -> Loaded:
