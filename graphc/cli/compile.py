@@ -12,6 +12,7 @@ from graphc.artifact.save import save
 from graphc.backends import numba_cpu
 from graphc.cli import output
 from graphc.cli.inspect import signature_rows, trained
+from graphc.cli.kind import OutFile
 from graphc.cli.output import Table
 from graphc.cli.settings import TARGETS, Chosen, choose, model_options
 from graphc.dump import dump_plan, dump_timings, program_folder
@@ -37,7 +38,7 @@ class Written:
 
 @click.command("compile")
 @model_options
-@click.option("-o", "--output", "out", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT",
+@click.option("-o", "--output", "out", type=OutFile(), metavar="OUT",
               help="The file to write (default: FILE's name with the format's ending, here).")
 @click.option("--checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="CKPT",
               help="Values of the variables, .safetensors or .npz (default: the initializers').")

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from graphc.cli.kind import OutFile
 from graphc.cli.settings import TARGETS, choose, model_options, near
 from graphc.errors import BackendError
 from graphc.inspection.compilation import Compilation
@@ -23,9 +24,13 @@ from graphc.view.scene import Scene
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is to be shown of a compilation.  stage: the pass after which, or None for the last.  kernels: which."""
+    """What is to be shown of a compilation.
+
+    title: of a drawing.  stage: the pass after which, or None for the last.  kernels: which.
+    """
 
     compilation: Compilation
+    title: str
     stage: str | None
     kernels: tuple[Kernel, ...]
 
@@ -35,11 +40,22 @@ def _graph(form: str) -> Callable[[Asked], str]:
 
 
 def _drawn(form: str) -> Callable[[Asked], str]:
-    return lambda asked: render(_scene(asked), form, asked.stage)
+    return lambda asked: render(_scene(asked), form, _stage(asked))
 
 
 def _scene(asked: Asked) -> Scene:
-    return scene(asked.compilation)
+    return scene(asked.compilation, asked.title)
+
+
+def _stage(asked: Asked) -> str | None:
+    """The scene's name of the stage after the pass: a pass that changed the function several times is numbered."""
+    if asked.stage is None:
+        return None
+    after = asked.compilation.after(asked.stage)
+    names = [name for name, _ in asked.compilation.stages]
+    at = max(i for i, (_, function) in enumerate(asked.compilation.stages) if function is after)
+    times = names[:at + 1].count(names[at])
+    return names[at] if times == 1 else f"{names[at]} {times}"
 
 
 def _ir(asked: Asked) -> str:
@@ -131,7 +147,7 @@ FORMATS = tuple(dict.fromkeys(form for ways in WAYS.values() for form in ways))
 @click.option("--pass", "stage", metavar="NAME", help="Show the ir after the last run of this pass.")
 @click.option("--kernel", "wanted", metavar="K", help="Only this kernel: its number or its name.")
 @click.option("--target", type=click.Choice(TARGETS), help="Processor to show llvm and asm for (default: host).")
-@click.option("-o", "--output", "out", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT",
+@click.option("-o", "--output", "out", type=OutFile(), metavar="OUT",
               help="Write there (default: print).")
 def dump_command(file: Path, fetch: tuple[str, ...], feed: tuple[str, ...], level: int | None, numerics: str | None,
                  what: str, form: str, stage: str | None, wanted: str | None, target: str | None,
@@ -151,11 +167,13 @@ def dump_command(file: Path, fetch: tuple[str, ...], feed: tuple[str, ...], leve
     if stage is not None and what != "ir":
         raise click.UsageError("--pass says which ir is shown: it needs --what ir")
     compilation = choose(file, fetch, feed, level, numerics, target=target).compilation()
+    if what == "graph" and compilation.graph is None:
+        raise click.UsageError(f"{file} is a saved program and has no graph; --what ir --pass extract is nearest to it")
     if stage is not None:
         known = tuple(dict.fromkeys(name for name, _ in compilation.runs))
         if stage not in known:
             raise click.BadParameter(near(stage, known, "pass called"), param_hint="--pass")
-    text = ways[form](Asked(compilation, stage, _chosen(compilation, wanted)))
+    text = ways[form](Asked(compilation, file.stem, stage, _chosen(compilation, wanted)))
     if out is None:
         click.echo(text, nl=not text.endswith("\n"))
     else:

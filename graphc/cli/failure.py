@@ -6,9 +6,11 @@ is needed to report it; any other error without graphc's frames.
 """
 from __future__ import annotations
 
+import contextlib
 import importlib
 import runpy
 import sys
+import sysconfig
 import traceback
 from pathlib import Path
 
@@ -23,8 +25,8 @@ WRONG = 2
 INTERRUPTED = 130
 
 _HIDDEN = ("<frozen runpy>", str(Path(runpy.__file__).resolve()), "<frozen importlib",
-           str(Path(importlib.__file__).resolve().parent), str(Path(click.__file__).resolve().parent),
-           str(Path(__file__).parent), f"{PACKAGE}model.py")
+           str(Path(importlib.__file__).resolve().parent), str(Path(contextlib.__file__).resolve()),
+           str(Path(click.__file__).resolve().parent), str(Path(__file__).parent), f"{PACKAGE}model.py")
 """Files whose frames stand between the command line and the user's code."""
 
 
@@ -39,8 +41,8 @@ def describe(error: Exception) -> str:
 
 
 def _users_frames(error: Exception) -> bool:
-    """Whether code that is neither graphc's nor a loader's was running (a syntax error is told by its own lines)."""
-    internal = (PACKAGE, *_HIDDEN)
+    """Whether code that is neither graphc's nor a library's was running (a syntax error is told by its own lines)."""
+    internal = (PACKAGE, *_HIDDEN, *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")))
     files = (frame.filename for frame in traceback.extract_tb(error.__traceback__))
     return any(not name.startswith(internal) for name in files)
 

@@ -72,6 +72,7 @@ _COMMANDS = {
     "run": ("graphc.cli.run", "Run a script, or a saved program."),
     "compile": ("graphc.cli.compile", "Compile a model file to a program that runs without the compiler."),
     "inspect": ("graphc.cli.inspect", "Show a model's layers, checks, kernels and memory."),
+    "dump": ("graphc.cli.dump", "Print or draw what the compiler made of a model, at any stage."),
     "cache": ("graphc.cli.cache", "List, explain or clear what was compiled."),
     "doctor": ("graphc.cli.doctor", "Check this machine and this installation."),
     "ops": ("graphc.cli.ops", "List the operations there are."),
@@ -80,8 +81,9 @@ _COMMANDS = {
 _EPILOG = """\b
 Examples:
   graphc run models/mlp.py --epochs 2
-  graphc ops MatMul
-  graphc doctor
+  graphc compile models/mlp.py -o mlp.gcx
+  graphc inspect models/mlp.py
+  graphc dump models/mlp.py --what numba
 
 \b
 Tab completion: put this line into ~/.bashrc (zsh: zsh_source and ~/.zshrc; fish: fish_source):

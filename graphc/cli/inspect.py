@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from graphc.cli import output
+from graphc.cli.kind import OutFile
 from graphc.cli.output import Table
 from graphc.cli.settings import choose, model_options
 from graphc.inspection import memory
@@ -31,7 +32,7 @@ SECTIONS = ("signature", "layers", "checks", "kernels", "memory")
 @click.option("--depth", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
               help="Parts of a name scope that tell layers apart.")
 @click.option("--why", "pair", nargs=2, metavar="A B", help="Say why two operations share a kernel, or do not.")
-@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.png",
+@click.option("--plot", type=OutFile(), metavar="OUT.png",
               help="Draw the memory plan (.png, .svg, .pdf; needs matplotlib).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def inspect_command(file: Path, fetch: tuple[str, ...], feed: tuple[str, ...], level: int | None, numerics: str | None,
@@ -55,7 +56,10 @@ def inspect_command(file: Path, fetch: tuple[str, ...], feed: tuple[str, ...], l
             click.echo(verdict.text)
         return
     if plot:
-        memory.plot(compilation.plan, plot, batch, file.name)
+        try:
+            memory.plot(compilation.plan, plot, batch, file.name)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--plot") from None
     wanted = [s for s in SECTIONS if s in (sections or SECTIONS)]
     if as_json:
         output.show_json({"file": str(file), "batch": batch} | {

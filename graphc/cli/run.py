@@ -19,7 +19,7 @@ import click
 
 from graphc import options
 from graphc.cli import failure
-from graphc.cli.kind import is_saved
+from graphc.cli.kind import OutFile, is_saved
 
 SCRIPT_ONLY = ("check_numerics", "dump_passes")
 SAVED_ONLY = ("trust", "fetch", "out", "as_json")
@@ -28,9 +28,10 @@ _FOR_SAVED = (
     click.Option(["--trust"], is_flag=True, help="Saved programs: run the machine code in FILE, whoever made it."),
     click.Option(["--fetch"], multiple=True, metavar="NAME",
                  help="Saved programs: compute this result (repeatable; default: all)."),
-    click.Option(["-o", "--output", "out"], type=click.Path(dir_okay=False, path_type=Path), metavar="OUT",
+    click.Option(["-o", "--output", "out"], type=OutFile(), metavar="OUT",
                  help="Saved programs: write the results to a .npz or .npy file."),
-    click.Option(["--json", "as_json"], is_flag=True, help="Saved programs: print the results as JSON (NaN and infinities as texts)."),
+    click.Option(["--json", "as_json"], is_flag=True,
+                 help="Saved programs: print the results as JSON (NaN and infinities as texts)."),
 )
 
 

