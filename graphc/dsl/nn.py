@@ -1,6 +1,6 @@
 """Neural networks: activations, losses per example, normalisation, dropout, embeddings.
 
-Owns what `tf.nn` names (layers that own variables stand in layers.py).  Must not know optimizers.
+Owns what `tf.nn` names (layers that own variables stand in layers/).  Must not know optimizers.
 Invariant: losses and softmax are computed in their stable forms, from logits.
 """
 from __future__ import annotations

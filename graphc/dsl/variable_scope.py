@@ -190,9 +190,10 @@ class variable_scope:
         if again is not None:
             full, prefix = again.name, again.name.rsplit("/", 1)[-1]
         else:
-            name = self._name_or_scope or store.unique(str(self._default_name))
-            full = f"{base.name}/{name}" if base.name else name
-            prefix = self._name_or_scope or str(self._default_name)
+            given = self._name_or_scope
+            name = store.unique(str(self._default_name)) if given is None else given
+            full = "/".join(part for part in (base.name, name) if part)
+            prefix = str(self._default_name) if given is None else given
         changes = dict(self._defaults)
         if base.custom_getter is not None and changes["custom_getter"] is not None:
             changes["custom_getter"] = _composed(changes["custom_getter"], base.custom_getter)

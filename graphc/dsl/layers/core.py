@@ -1,7 +1,7 @@
-"""Layers that own variables: dense, dropout, flatten.
+"""The layers without a spatial meaning: dense, dropout, flatten; and the regularizers.
 
 Owns what `tf.layers` names of them, as functions and as classes.  Must not know optimizers.
-Invariant: a layer's variables are "NAME/kernel" and "NAME/bias", made once and shared at every further call.
+Invariant: a layer's variables are "NAME/kernel" and "NAME/bias".
 """
 from __future__ import annotations
 
@@ -10,64 +10,15 @@ from typing import Any, cast
 from graphc.dsl import array, initializers, linear, nn
 from graphc.dsl.control import identity
 from graphc.dsl.convert import convert_to_tensor
+from graphc.dsl.layers.base import Layer
 from graphc.dsl.scope import has_tensor, name_scope
-from graphc.dsl.variable_scope import VariableScope, get_variable, variable_scope
-from graphc.errors import ShapeError
+from graphc.dsl.variable_scope import get_variable, variable_scope
+from graphc.errors import GraphError, ShapeError
 from graphc.graph.operation import at_user
 from graphc.graph.tensor import Tensor
 
 __all__ = ["Dense", "Dropout", "Flatten", "dense", "dropout", "flatten", "fully_connected", "l1_regularizer",
            "l2_regularizer"]
-
-
-class Layer:
-    """A function with variables: made at the first call, shared by the later ones.  Source: tf.layers.Layer."""
-
-    def __init__(self, name: str | None, default: str, trainable: bool = True, reuse: Any = None,
-                 scope: VariableScope | None = None) -> None:
-        self._given = name
-        self._default = default
-        self._trainable = trainable
-        self._reuse = reuse
-        self._scope = scope
-        self.variables: list[Any] = []
-
-    @property
-    def name(self) -> str:
-        """The layer's name; before the first call, the one it was given or its class's."""
-        return self._scope.name.rsplit("/", 1)[-1] if self._scope is not None else self._given or self._default
-
-    @property
-    def trainable_variables(self) -> list[Any]:
-        return [v for v in self.variables if v.trainable]
-
-    trainable_weights = trainable_variables
-
-    @property
-    def weights(self) -> list[Any]:
-        return list(self.variables)
-
-    def __call__(self, inputs: Any, **arguments: Any) -> Tensor:
-        """Return the layer's output for `inputs`."""
-        value = convert_to_tensor(inputs, name="inputs")
-        first = self._scope is None
-        reuse = self._reuse if first else True
-        with variable_scope(self._given if first else self._scope, self._default, [value], reuse=reuse) as scope:
-            self._scope = scope
-            return self.call(value, **arguments)
-
-    apply = __call__
-
-    def call(self, inputs: Tensor, **arguments: Any) -> Tensor:
-        """Compute the output; a subclass says how."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what it computes")
-
-    def _variable(self, name: str, shape: list[int], inputs: Tensor, initializer: Any, regularizer: Any,
-                  constraint: Any) -> Any:
-        made = get_variable(name, shape, inputs.dtype, initializer, regularizer, self._trainable, constraint=constraint)
-        if made not in self.variables:
-            self.variables.append(made)
-        return made
 
 
 class Dense(Layer):
@@ -78,7 +29,7 @@ class Dense(Layer):
                  bias_regularizer: Any = None,
                  activity_regularizer: Any = None, kernel_constraint: Any = None, bias_constraint: Any = None,
                  trainable: bool = True, name: str | None = None, _reuse: Any = None) -> None:
-        super().__init__(name, "dense", trainable, _reuse)
+        super().__init__(name, "dense", trainable, _reuse, activity_regularizer=activity_regularizer)
         self.units = int(units)
         self.activation = activation
         self.use_bias = use_bias
@@ -92,9 +43,9 @@ class Dense(Layer):
         width = inputs.shape[-1].value if rank else None
         if rank is None or width is None:
             raise at_user(ShapeError, f"dense: the last axis of {inputs.shape} must have a known size", [inputs])
-        self.kernel = self._variable("kernel", [width, self.units], inputs, *self._kernel)
+        self.kernel = self._variable("kernel", [width, self.units], inputs.dtype, *self._kernel)
         if self.use_bias:
-            self.bias = self._variable("bias", [self.units], inputs, *self._bias)
+            self.bias = self._variable("bias", [self.units], inputs.dtype, *self._bias)
         if rank == 2:
             result = linear.matmul(inputs, self.kernel)
         else:
@@ -142,24 +93,30 @@ def dropout(inputs: Any, rate: Any = 0.5, noise_shape: Any = None, seed: int | N
 
 
 class Flatten(Layer):
-    """The axes after the first as one.  Source: tf.layers.Flatten."""
+    """The axes after the first as one, the channels fastest.  Source: tf.layers.Flatten."""
 
-    def __init__(self, name: str | None = None) -> None:
+    def __init__(self, data_format: str | None = None, name: str | None = None) -> None:
         super().__init__(name, "flatten")
+        self.data_format = data_format or "channels_last"
+        if self.data_format not in ("channels_last", "channels_first"):
+            raise at_user(GraphError, f"flatten: data_format is 'channels_last' or 'channels_first', not "
+                                      f"{data_format!r}")
 
     def call(self, inputs: Tensor, **arguments: Any) -> Tensor:
         sizes = inputs.shape.sizes
         if sizes is None or len(sizes) < 1:
             raise at_user(ShapeError, f"flatten: {inputs.shape} must have a known rank of 1 or more", [inputs])
+        if self.data_format == "channels_first" and len(sizes) > 2:
+            inputs = array.transpose(inputs, [0, *range(2, len(sizes)), 1])
         width = inputs.shape[1:].num_elements()
         if width is not None:
             return array.reshape(inputs, [-1, width])
         return array.reshape(inputs, [array.shape(inputs)[0] if sizes[0] is None else sizes[0], -1])
 
 
-def flatten(inputs: Any, name: str | None = None) -> Tensor:
-    """Return inputs with the axes after the first as one.  Source: tf.layers.flatten."""
-    return Flatten(name)(inputs)
+def flatten(inputs: Any, name: str | None = None, data_format: str = "channels_last") -> Tensor:
+    """Return inputs with the axes after the first as one, the channels fastest.  Source: tf.layers.flatten."""
+    return Flatten(data_format, name)(inputs)
 
 
 def fully_connected(inputs: Any, num_outputs: int, activation_fn: Any = nn.relu, normalizer_fn: Any = None,
