@@ -1,6 +1,6 @@
-"""What a program computes from variables alone, computed once and kept until a variable changes.
+"""What a program computes from variables and constants alone, computed once and kept until a variable changes.
 
-Owns the split of a function into the part that every run needs and the part that depends on nothing but states.
+Owns the split of a function into the part that every run needs and the part that depends on nothing that is fed.
 Knows the IR; must not know who keeps the values (runtime/hoisted.py).  Law: exact; main(once(states)) = function.
 Invariants: only a function that writes no variable is split (counters of random ops may move); what is hoisted has
 sizes known when compiling; both parts are functions like others, the hoisted values being states of either.
@@ -66,22 +66,21 @@ def hoist(function: Function) -> Function:
 
 
 def _hoisted(function: Function) -> tuple[Value, ...]:
-    """The values that are hoisted, in the order of their nodes: computed from states alone, used by what is not."""
+    """The values that are hoisted, in the order of their nodes: computed without feeds, used by what is not."""
     if not function.feeds or any(_writes(s, u) for s, u in zip(function.states, function.updates, strict=True)):
         return ()
     counters = {s for s, u in zip(function.states, function.updates, strict=True) if u is not s}
-    leaves: dict[Value, frozenset[Value]] = {s: frozenset((s,)) for s in function.states if s not in counters}
+    sources = [s for s in function.states if s not in counters]
+    sources += [node.output for node in function.nodes if node.op.name == "Const"]  # what is too large to fold
+    leaves: dict[Value, frozenset[Value]] = {v: frozenset((v,)) for v in sources}
     work: dict[Value, bool] = dict.fromkeys(leaves, False)  # whether anything but a view was done to a state
     found: list[Value] = []
     for node in function.nodes:
-        known = [v in leaves or _is_constant(v) for v in node.inputs]
-        if _is_pure(node) and node.inputs and all(known):
-            below = frozenset().union(*(leaves.get(v, frozenset()) for v in node.inputs))
-            done = not isinstance(node.op.lower, View) or any(work.get(v, False) for v in node.inputs)
-            if below:
-                leaves.update(dict.fromkeys(node.outputs, below))
-                work.update(dict.fromkeys(node.outputs, done))
-                continue
+        if _is_pure(node) and node.inputs and all(v in leaves for v in node.inputs):
+            done = not isinstance(node.op.lower, View) or any(work[v] for v in node.inputs)
+            leaves.update(dict.fromkeys(node.outputs, frozenset().union(*(leaves[v] for v in node.inputs))))
+            work.update(dict.fromkeys(node.outputs, done))
+            continue
         found += [v for v in node.inputs if work.get(v, False)]
     return tuple(v for v in dict.fromkeys(found) if _bytes(v) <= GROWTH * sum(map(_bytes, leaves[v])))
 
@@ -89,10 +88,6 @@ def _hoisted(function: Function) -> tuple[Value, ...]:
 def _writes(state: Value, update: Value) -> bool:
     """Whether `update` writes a variable, not a counter."""
     return update is not state and (update.producer is None or update.producer.op.kind is not Kind.RANDOM)
-
-
-def _is_constant(value: Value) -> bool:
-    return value.producer is not None and value.producer.op.name == "Const"
 
 
 def _is_pure(node: Node) -> bool:

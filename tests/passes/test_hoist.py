@@ -55,6 +55,19 @@ def test_a_value_hoisted_beside_its_own_source() -> None:
     assert len(main.states) == 2
 
 
+def test_constants_too_large_to_fold_are_computed_once() -> None:
+    x = tf.placeholder(tf.float32, (None, 600))
+    large = np.linspace(-1, 1, 360000, dtype=np.float32).reshape(600, 600)
+    y = tf.matmul(x, tf.exp(tf.constant(large)))
+    function = extract((y,), (x,), ())
+    alone = once(function)
+    assert alone is not None and [n.op.name for n in alone.nodes] == ["Const", "Exp"]
+    assert [n.op.name for n in hoist(function).nodes] == ["MatMul"]
+    values = np.random.default_rng().standard_normal((3, 600)).astype(np.float32)
+    with tf.Session() as sess:
+        np.testing.assert_allclose(sess.run(y, {x: values}), values @ np.exp(large), rtol=1e-3, atol=1e-3)
+
+
 def test_a_program_that_writes_variables_is_left_alone() -> None:
     x, y, w, _ = layer()
     function = extract((y,), (x,), (tf.assign(w, w * 0.5).op,))
