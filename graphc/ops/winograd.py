@@ -52,7 +52,8 @@ MOST = 24  # and of a full block, of it: the heights of the usual register tiles
 SCRATCH = 640 << 10  # bytes of scratch that a block aims at: it stays in the second-level cache beside the filters
 WIDEST = 4 * MOST  # tiles of a block at most
 ITEMS = 16  # blocks that are worth having, so that threads can share them
-FEWEST = 12  # tiles that a block is not cut below to have so many
+FEWEST = 12  # tiles that a block is not cut below to have so many; twice that where all of its filters come from afar
+NEAR = 768 << 10  # bytes of transformed filters that stay in the second-level cache
 
 _LATER = NoGradient("it takes the place of a convolution after differentiation")
 
@@ -165,7 +166,8 @@ def tiles_of(transform: Transform, images: Size, height: int, width: int, channe
     strips = strips_of(outputs)
     each = transform.points * 4 * (channels + (strips + 2) * STRIP)
     most = min(WIDEST, max(MOST, SCRATCH // each // MOST * MOST))
-    blocks = dim.maximum(1, dim.maximum(dim.ceildiv(count, most), dim.minimum(ITEMS, dim.floordiv(count, FEWEST))))
+    fewest = FEWEST if transform.points * channels * strips * STRIP * 4 <= NEAR else 2 * FEWEST
+    blocks = dim.maximum(1, dim.maximum(dim.ceildiv(count, most), dim.minimum(ITEMS, dim.floordiv(count, fewest))))
     rows = dim.ceildiv(dim.ceildiv(count, blocks), UNIT) * UNIT
     rows = dim.maximum(rows, UNIT)
     part: Size = strips
@@ -216,13 +218,13 @@ def _body(s: Stages) -> tuple[Stmt, ...]:
     rows = prim("min", size_of(t.rows), prim("sub", size_of(t.count), start))
     first = prim("mul", part, size_of(t.part)) if t.strips >= 8 else index(0)
     strips = prim("min", size_of(t.part), prim("sub", size_of(t.strips), first)) if t.strips >= 8 else index(t.strips)
-    # Rows are a cache line longer, so that those of a register tile do not fall on each other in the cache.
-    v = Local(s.fresh("v"), float32, (transform.points, t.most, channels + STRIP), "block")
-    m = Local(s.fresh("m"), float32, (transform.points, t.most, t.strips + 1, STRIP), "block")
+    # A tile for each point, row by row; a cache line to spare keeps the points of one tile apart in the cache.
+    v, m = (Local(s.fresh(stem), float32, (transform.points, t.most * row + STRIP), "block")
+            for stem, row in (("v", channels), ("m", t.strips * STRIP)))
     body: tuple[Stmt, ...] = (
         v, m, _gather(s, transform, t, v.name, start, rows),
-        _multiply(s, transform, v.name, m.name, rows, first, strips), _scatter(s, transform, t, m.name, start, rows,
-                                                                             first, strips))
+        _multiply(s, transform, t, v.name, m.name, rows, first, strips),
+        _scatter(s, transform, t, m.name, start, rows, first, strips))
     if t.strips >= 8:
         body = (_for(part, t.parts, *body),)
     return (_for(block, t.blocks, *body),)
@@ -249,7 +251,7 @@ def _locate(s: Stages, t: Tiles, number: Expr) -> tuple[_Tile, list[Stmt]]:
 def _gather(s: Stages, transform: Transform, t: Tiles, v: str, start: Expr, rows: Expr) -> Stmt:
     """The first stage: the windows of all tiles, transformed."""
     _, height, width, channels = s.in_types[0].shape
-    assert isinstance(height, int) and isinstance(width, int)
+    assert isinstance(height, int) and isinstance(width, int) and isinstance(channels, int)
     number = Axis(s.fresh("t"))
     tile, statements = _locate(s, t, _add(start, number))
     ys, y_inside = _reach(s, transform, tile.down, s.attrs["before"][0], t.down, height, statements)
@@ -264,7 +266,8 @@ def _gather(s: Stages, transform: Transform, t: Tiles, v: str, start: Expr, rows
             return s.load(0, at, _both(y_inside[i], x_inside[j]) if predicated else None)
 
         for a, row in enumerate(sandwich(transform.data, element, bind)):
-            lets += [Store(v, (index(a * transform.reach + b), number, channel), value) for b, value in enumerate(row)]
+            lets += [Store(v, (index(a * transform.reach + b), _add(_times(number, channels), channel)), value)
+                     for b, value in enumerate(row)]
         return _for(channel, channels, *lets)
 
     edges = [e for e in (y_inside[0], y_inside[-1], x_inside[0], x_inside[-1]) if e is not None]
@@ -301,16 +304,23 @@ def _reach(s: Stages, transform: Transform, tile: Expr, before: int, tiles: int,
     return places, inside
 
 
-def _multiply(s: Stages, transform: Transform, v: str, m: str, rows: Expr, first: Expr, strips: Expr) -> Stmt:
+def _multiply(s: Stages, transform: Transform, t: Tiles, v: str, m: str, rows: Expr, first: Expr,
+              strips: Expr) -> Stmt:
     """The second stage: one product of matrices per point of the transform."""
     point, row, strip, lane, channel = (Axis(s.fresh(stem)) for stem in ("p", "t", "s", "e", "k"))
-    channels = s.in_types[0].shape[3]
-    acc = s.fresh("sum")
+    channels, acc = s.in_types[0].shape[3], s.fresh("sum")
+    assert isinstance(channels, int)
     return Contract(
         ((point.name, index(transform.points)),), ((row.name, rows),),
         ((strip.name, strips), (lane.name, index(STRIP))), ((channel.name, size_of(channels)),),
-        Load(v, (point, row, channel), float32), s.load(1, (point, _add(first, strip), channel, lane)), acc, float32,
-        (Store(m, (point, row, strip, lane), Var(acc, float32)),))
+        Load(v, (point, _add(_times(row, channels), channel)), float32),
+        s.load(1, (point, _add(first, strip), channel, lane)), acc, float32,
+        (Store(m, (point, _sum_at(t, row, strip, lane)), Var(acc, float32)),))
+
+
+def _sum_at(t: Tiles, row: Expr, strip: Expr, lane: Expr) -> Expr:
+    """Return where the sum of a tile and an output channel lies, for each point."""
+    return _add(_add(_times(row, t.strips * STRIP), _times(strip, STRIP)), lane)
 
 
 def _scatter(s: Stages, transform: Transform, t: Tiles, sums: str, start: Expr, rows: Expr, first: Expr,
@@ -323,7 +333,7 @@ def _scatter(s: Stages, transform: Transform, t: Tiles, sums: str, start: Expr, 
     lets, bind = _binder(s.fresh)
 
     def element(i: int, j: int) -> Expr:
-        return Load(sums, (index(i * transform.reach + j), number, strip, lane), float32)
+        return Load(sums, (index(i * transform.reach + j), _sum_at(t, number, strip, lane)), float32)
 
     values = list(sandwich(transform.output, element, bind))
     ys, xs = ([_add(_times(place, side), index(i)) for i in range(side)] for place in (tile.down, tile.across))

@@ -9,9 +9,9 @@ left but the tiles: a and the sums lie in scratch, row by row; b in strips of co
         for each panel of rows                              read where they lie; the last panel may be low
           for each k: broadcast a[row, k], multiply with b[k, columns]
 
-Invariants: all strides are known when compiling, extents of batch, rows and strips need not be; scratch has rows up to
-the next multiple of a panel, and what is computed in those that the product does not have is never read; the terms of
-every sum are added in the order of k.
+Invariants: all strides are known when compiling, extents of batch, rows and strips need not be; the last panel may take
+rows that the product does not have, whose sums are never read, but none beyond the scratch; the terms of every sum are
+added in the order of k.
 """
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING
 from graphc import dtypes
 from graphc.backends.llvm_cpu.builder import Builder, Module, Value
 from graphc.errors import BackendError
+from graphc.ir.dim import Size
 from graphc.kernel import walk
-from graphc.kernel.ir import Axis, Contract, Expr, Load, Store, Var
+from graphc.kernel.ir import Contract, Expr, Load, Store, Var
 
 if TYPE_CHECKING:
     from graphc.backends.llvm_cpu.render import Context, Renderer
@@ -33,7 +34,8 @@ _ELEMENTS = {dtypes.float32: "float", dtypes.float64: "double"}
 @dataclass(frozen=True, slots=True)
 class _Form:
     """The strides of such a product, in elements: of a per row and k (a_row, a_k), of b per k and strip (b_k, b_strip),
-    of the sums per row and strip (c_row, c_strip); of each per batch.  strip: columns that are contiguous."""
+    of the sums per row and strip (c_row, c_strip); of each per batch.  strip: columns that are contiguous.  room: rows
+    that scratch has."""
 
     element: str
     strip: int
@@ -47,6 +49,7 @@ class _Form:
     c_batch: int
     c_row: int
     c_strip: int
+    room: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,23 +115,26 @@ def _height(b: Builder, vectors: int) -> int:
 
 
 def _rows(b: Builder, form: _Form, tile: _Tile, rows: Value, left: Value, right: Value, sums: Value) -> None:
-    """Build the loop over panels of rows: full ones, then one that is as low as the rest allows."""
-    full = b.binary("udiv", rows, tile.rows)
+    """Build the loops over panels of rows: full ones, then low ones of two thirds, which give every number of thirds
+    but one (as tiling.panels_of).  A panel that would leave the scratch begins earlier."""
+    unit, low = tile.rows // 3, tile.rows // 3 * 2
 
-    def multiply(number: Value, height: int) -> None:
+    def multiply(first: Value, height: int) -> None:
         function = _product(b.module, form, replace(tile, rows=height))
-        first = number * tile.rows
         operands = (b.at(left, first * form.a_row, form.element), right, b.at(sums, first * form.c_row, form.element))
         b.line(f"call void @{function}({', '.join(v.typed for v in operands)})")
 
-    with b.loop(b.i64(0), full) as loop:
-        multiply(loop.index, tile.rows)
-    rest = rows - full * tile.rows
-    below = 0
-    for height in (tile.rows // 3, tile.rows // 3 * 2, tile.rows):
-        with b.when(rest.gt(below) & rest.le(height)):
-            multiply(full, height)
-        below = height
+    units = b.binary("udiv", rows + (unit - 1), unit)
+    lows = b.binary("urem", units * 2, 3)
+    fulls = b.binary("sdiv", units - lows * 2, 3)  # below zero for one unit alone
+    with b.when(units.eq(1)):
+        multiply(b.i64(0), unit)
+    with b.when(units.gt(1)):
+        with b.loop(b.i64(0), fulls) as loop:
+            multiply(b.intrinsic("smin", loop.index * tile.rows, b.i64(form.room - tile.rows)), tile.rows)
+        with b.loop(b.i64(0), lows) as loop:
+            first = fulls * tile.rows + loop.index * low
+            multiply(b.intrinsic("smin", first, b.i64(form.room - low)), low)
 
 
 def _product(module: Module, form: _Form, tile: _Tile) -> str:
@@ -198,11 +204,18 @@ def _form(r: Renderer, s: Contract) -> _Form:
     contiguous = [stride(x, lane) for x in (b, store)] == [1, 1] and stride(a, lane) == 0
     if not contiguous or strip & (strip - 1) or strip < 2 or (strip_axis is not None and stride(a, strip_axis)):
         raise refuse("columns lie in strips of a power of two, which b and the sums have alike")
-    height = 24 if r.b.target.registers >= 32 else 12
-    for x in (a, store):
-        spare = [n for e, n in zip(x.index, shapes[x.buffer][1], strict=True) if e == Axis(row)]
-        if len(spare) != 1 or not isinstance(spare[0], int) or spare[0] % height:
-            raise refuse(f"scratch has rows in multiples of {height}")
+    room = min(_room(x, shapes[x.buffer][1], row) for x in (a, store))
+    if room < _height(r.b, 1):
+        raise refuse(f"scratch has {_height(r.b, 1)} rows or more")
     return _Form(_ELEMENTS[s.acc_dtype], strip, known(s.k[0][1]), stride(a, batch), stride(a, row), stride(a, k),
                  stride(b, batch), stride(b, k), stride(b, strip_axis), stride(store, batch), stride(store, row),
-                 stride(store, strip_axis))
+                 stride(store, strip_axis), room)
+
+
+def _room(access: Load | Store, shape: tuple[Size, ...], row: str) -> int:
+    """Return how many rows the buffer of an access has."""
+    for e, n in zip(access.index, shape, strict=True):
+        step = walk.coefficient(e, row)
+        if isinstance(step, int) and step > 0 and isinstance(n, int):
+            return n // step
+    return 0
