@@ -153,8 +153,9 @@ def mutated_arrays(section: bytes, rng: random.Random) -> bytes:
     return len(text).to_bytes(8, "little") + text + section[8 + length:]
 
 
-WORDS = ("%x", "%0", "%nothing", "N", "x_0", "0", "1", "-1", "99999999999999999999", "9" * 120, "float32", "bool", "float32[4]",
-         "(", ")", "[", "]", "{", "}", ",", "=", "array float32[1000000000000] all 0.0", "none", "true", "inf", "nan", '"',
+WORDS = ("%x", "%0", "%nothing", "N", "x_0", "0", "1", "-1", "99999999999999999999", "9" * 120, "float32", "bool",
+         "float32[4]", "(", ")", "[", "]", "{", "}", ",", "=", "array float32[1000000000000] all 0.0", "none", "true",
+         "inf", "nan", '"',
          '"text"', "MatMul", "Softmax", "Print(%x)", "Const", "Loop", "@main", "func @g() { return }", "// 0", "* x_0",
          "source x_0 = %x.axis(9)", "assume 1 == 2 \"m\" at \"y\"", "from \"y\"", "python \"f\"", "transpose_a=true",
          "num=1000000000", "Unpack(%x) {num=1000000000}", "host<string>", "updates %w")
