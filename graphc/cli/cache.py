@@ -108,6 +108,7 @@ _DEPENDS = {
     "kernel": "the kernel's text, backend, target, versions, graphc's sources",
     "program": "the function as extracted, options, target, versions, graphc's sources",
     "driver": "graphc's sources, target, versions",
+    "trusted": "the content of a saved program that this user compiled: its machine code may run",
     "sources": "the sizes and times of graphc's source files",
 }
 """What an entry's key is a digest of: the same of all this, and the entry is used again."""

@@ -16,6 +16,7 @@ from graphc.inspection.compilation import Compilation
 from graphc.ir.text import show
 from graphc.kernel.ir import Kernel
 from graphc.kernel.plan import Branch, Call, Copy, Host, Loop, Plan, Step
+from graphc.model import Model
 from graphc.passes.report import plan_text
 from graphc.view.build import scene
 from graphc.view.render import render
@@ -26,10 +27,12 @@ from graphc.view.scene import Scene
 class Asked:
     """What is to be shown of a compilation.
 
-    title: of a drawing.  stage: the pass after which, or None for the last.  kernels: which.
+    model: what it is of; None for a saved program.  title: of a drawing.  stage: the pass after which, or None for the
+    last.  kernels: which.
     """
 
     compilation: Compilation
+    model: Model | None
     title: str
     stage: str | None
     kernels: tuple[Kernel, ...]
@@ -123,7 +126,7 @@ def _steps_data(plan: Plan, steps: Sequence[Step]) -> list[dict[str, Any]]:
 
 _IR_TEXT, _PYTHON, _LLVM, _ASSEMBLY = (Compilation.kernel_text, Compilation.python, Compilation.llvm,
                                        Compilation.assembly)
-WAYS: Mapping[str, Mapping[str, Callable[[Asked], str]]] = {
+WAYS: Mapping[str, Mapping[str, Callable[[Asked], str | bytes]]] = {
     "graph": {form: _graph(form) for form in ("text", "dot", "svg", "json", "html")},
     "ir": {"text": _ir} | {form: _drawn(form) for form in ("dot", "svg", "json", "html")},
     "kernels": {"text": _kernels(_IR_TEXT, "#"), "json": _kernels_data(_IR_TEXT)},
@@ -133,7 +136,7 @@ WAYS: Mapping[str, Mapping[str, Callable[[Asked], str]]] = {
     "plan": {"text": lambda asked: plan_text(asked.compilation.plan),
              "json": lambda asked: _json(_plan_data(asked.compilation.plan))},
 }
-"""What can be shown -> in which format -> by what."""
+"""What can be shown -> in which format -> by what; bytes are written to a file."""
 FORMATS = tuple(dict.fromkeys(form for ways in WAYS.values() for form in ways))
 
 
@@ -166,18 +169,20 @@ def dump_command(file: Path, fetch: tuple[str, ...], feed: tuple[str, ...], leve
         raise click.UsageError(f"{what} cannot be shown as {form}; its formats: {', '.join(ways)}")
     if stage is not None and what != "ir":
         raise click.UsageError("--pass says which ir is shown: it needs --what ir")
-    compilation = choose(file, fetch, feed, level, numerics, target=target).compilation()
+    compilation, model = choose(file, fetch, feed, level, numerics, target=target).read()
     if what == "graph" and compilation.graph is None:
         raise click.UsageError(f"{file} is a saved program and has no graph; --what ir --pass extract is nearest to it")
     if stage is not None:
         known = tuple(dict.fromkeys(name for name, _ in compilation.runs))
         if stage not in known:
             raise click.BadParameter(near(stage, known, "pass called"), param_hint="--pass")
-    text = ways[form](Asked(compilation, file.stem, stage, _chosen(compilation, wanted)))
-    if out is None:
-        click.echo(text, nl=not text.endswith("\n"))
+    made = ways[form](Asked(compilation, model, file.stem, stage, _chosen(compilation, wanted)))
+    if out is not None:
+        out.write_bytes(made.encode() if isinstance(made, str) else made)
+    elif isinstance(made, str):
+        click.echo(made, nl=not made.endswith("\n"))
     else:
-        out.write_text(text, encoding="utf-8")
+        raise click.UsageError(f"{form} is not text: say with -o which file to write")
 
 
 def _chosen(c: Compilation, wanted: str | None) -> tuple[Kernel, ...]:

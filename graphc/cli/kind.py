@@ -23,7 +23,7 @@ class OutFile(click.Path):
         super().__init__(dir_okay=False, path_type=Path)
 
     def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        path = super().convert(value, param, ctx)
-        if not Path(path).parent.is_dir():
-            self.fail(f"the folder {str(Path(path).parent)!r} does not exist", param, ctx)
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if not path.parent.is_dir():
+            self.fail(f"the folder {str(path.parent)!r} does not exist", param, ctx)
         return path

@@ -61,9 +61,10 @@ class Fact:
 
 
 def examine() -> list[Fact]:
-    """Return everything that was found, topic by topic."""
-    return [*versions(), *variables(os.environ), *processor(), *cache(_options()), *threads(_options()), *devices(),
-            *extras(), *trial()]
+    """Return everything that was found, topic by topic; a program is tried where the settings can be read."""
+    settings_ = list(variables(os.environ))
+    return [*versions(), *settings_, *processor(), *cache(_options()), *threads(_options()), *devices(), *extras(),
+            *(() if any(f.broken for f in settings_) else trial())]
 
 
 def _options() -> Options:
