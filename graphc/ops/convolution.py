@@ -20,6 +20,7 @@ from graphc.ops.base import (
     REQUIRED,
     Call,
     Convolving,
+    Decomposition,
     Inference,
     Kind,
     Op,
@@ -259,6 +260,21 @@ def _filter_gradient(family: Family) -> Callable[..., Sequence[Any]]:
     return gradient
 
 
+def _input_decompose(family: Family) -> Callable[[Decomposition], Sequence[Any] | None]:
+    """Windows of one tap with gaps between them: the gradient at stride 1, put where the windows are."""
+    def decompose(d: Decomposition) -> Sequence[Any] | None:
+        g = _of_input(family, d.attrs, d.in_types, d.out_types)
+        if not all(w.taps == 1 and w.is_inside for w in g.windows) or all(w.stride == 1 for w in g.windows):
+            return None
+        ones = (1,) * (family.rank + 2)
+        sizes = g.arrange(g.batch, [w.out for w in g.windows], d.out_types[0].shape[g.channel_axis])
+        dense = d.op(family.for_input, *d.inputs, strides=ones, padding="VALID", explicit_paddings=(), dilations=ones,
+                     data_format=d.attrs["data_format"], input_sizes=sizes)
+        return [d.op("SliceGrad", dense, shape=d.out_types[0].shape, begin=(0,) * len(ones),
+                     strides=tuple(d.attrs["strides"]))]
+    return decompose
+
+
 # -- samples ----------------------------------------------------------------------------------------------------------
 
 
@@ -306,6 +322,7 @@ _CASES: dict[str, tuple[_Case, ...]] = {
         _Case((2, 4, 6, 3), (3, 3, 3, 2), (2, 1), last=False),
         _Case((1, 5, 6, 4), (3, 3, 2, 4), (1, 1), ((1, 1), (0, 2)), last=False),
         _Case((3, 4, 5, 17), (1, 1, 17, 9), (1, 1), "VALID"),
+        _Case((2, 5, 6, 3), (1, 1, 3, 4), (2, 3)),
         _Case((2, 7, 5, 3), (2, 1, 3, 2), (3, 3), "VALID"),
         _Case((1, 1, 1, 1), (3, 3, 1, 1), (1, 1)),
         _Case((0, 4, 4, 2), (2, 2, 2, 3), (2, 2)),
@@ -376,7 +393,8 @@ def _register(family: Family) -> None:
         attrs={**family.attrs, "input_sizes": None}, static={0: "input_sizes"},
         infer=_gradient_infer(family, "input_sizes"), gradient=_input_gradient(family),
         reference=_reference(family, _of_input, "input"), lower=_lowered(family, _of_input, input_windows),
-        flops=_flops(family, _of_input), canonical=_canonical, samples=_samples(family, "input"),
+        decompose=_input_decompose(family), flops=_flops(family, _of_input), canonical=_canonical,
+        samples=_samples(family, "input"),
         doc=f"The gradient of a {what} for its input: a transposed convolution. TF op {family.for_input}"))
     register(Op(
         name=family.for_filter, kind=Kind.CONTRACTION, inputs=("input", "filter_sizes", "out_backprop"),

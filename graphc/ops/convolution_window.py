@@ -112,9 +112,7 @@ def geometry(attrs: Mapping[str, Any], x: Shape, w: Shape, y: Shape, is_depthwis
     groups = dim.divide_exactly(x[channel], w[-2])
     if groups is None:  # a condition of the run makes them equal
         groups = 1
-    features = dim.divide_exactly(y[channel], groups)
-    assert features is not None
-    return Geometry(x[0], windows, groups, w[-2], features, channel, spatial, False)
+    return Geometry(x[0], windows, groups, w[-2], dim.floordiv(y[channel], groups), channel, spatial, False)
 
 
 def _window(size: Size, taps: Size, out: Size, stride: int, dilation: int, pads: tuple[int, int] | None) -> Window:

@@ -162,14 +162,18 @@ def _place_point(p: Point) -> Expr:
     dtype, shape = p.out_types[0].dtype, p.in_types[0].shape
     where, inside = [], None
     steps = p.attrs["strides"] or (1,) * len(shape)
-    for e, a, step, n in zip(p.index, p.attrs["begin"], steps, shape, strict=True):
-        offset = prim("sub", e, size_of(a)) if step > 0 else prim("sub", size_of(a), e)
+    for e, a, step, n, total in zip(p.index, p.attrs["begin"], steps, shape, p.out_types[0].shape, strict=True):
+        offset = prim("sub", size_of(a), e) if step < 0 else e if a == 0 else prim("sub", e, size_of(a))
         k = offset if abs(step) == 1 else prim("floordiv", offset, index(abs(step)))
-        ok = prim("and", prim("le", index(0), offset), prim("lt", k, size_of(n)))
-        if abs(step) != 1:
-            ok = prim("and", ok, prim("eq", prim("floormod", offset, index(abs(step))), index(0)))
         where.append(k)
-        inside = ok if inside is None else prim("and", inside, ok)
+        checks = [] if a == 0 and step > 0 else [prim("le", index(0), offset)]
+        spare = n * step + a - total  # of places for elements, behind the last one that there is
+        if step < 0 or not isinstance(spare, int) or spare < 0:
+            checks.append(prim("lt", k, size_of(n)))
+        if abs(step) != 1:
+            checks.append(prim("eq", prim("floormod", offset, index(abs(step))), index(0)))
+        for ok in checks:
+            inside = ok if inside is None else prim("and", inside, ok)
     return p.load(0, where) if inside is None else p.load(0, where, inside, const(0, dtype))
 
 
