@@ -19,7 +19,7 @@ from graphc.tensorfile import Stored, TensorFileError, pack_tensors, read_json, 
 def stored(dtype: dtypes.DType, shape: tuple[int, ...], rng: np.random.Generator) -> Stored:
     """An array of random bits, NaNs of every kind among them."""
     array = np.frombuffer(rng.bytes(int(np.prod(shape)) * dtype.size), dtype.storage).reshape(shape)
-    return Stored(dtype, array.view(np.uint8) % 2 == 1 if dtype.is_bool else array)
+    return Stored(dtype, np.asarray(array.view(np.uint8) % 2 == 1) if dtype.is_bool else array)
 
 
 def every(rng: np.random.Generator) -> dict[str, Stored]:
@@ -108,7 +108,8 @@ def test_no_arrays_are_a_file_too() -> None:
     assert unpack_tensors(pack_tensors({})) == {}
 
 
-@pytest.mark.parametrize("text", ["1.0", "NaN", "-Infinity", "1e5", "9" * 21, '{"a":1,"a":1}', "[" * 17 + "]" * 17, '"\\x"'])
+@pytest.mark.parametrize("text", ["1.0", "NaN", "-Infinity", "1e5", "9" * 21, '{"a":1,"a":1}', "[" * 17 + "]" * 17,
+                                  '"\\x"'])
 def test_json_of_a_few_kinds_alone(text: str) -> None:
     with pytest.raises(ValueError):
         read_json(text.encode())

@@ -251,6 +251,7 @@ class LoadedProgram:
         self._threads = options.worker_count
         self._variables = Variables()
         self._conditions: dict[int, str] = {}
+        self._own = set(header.counters)  # states that are no variables
         self._inputs = tuple(_Input(p.name, p.dtype, TensorShape(p.shape)) for p in header.signature.inputs)
         self._defaults = {name: shown(s.array, s.dtype) for name, s in contents.defaults.items()}
         for name, stored in contents.weights.items():
@@ -268,8 +269,7 @@ class LoadedProgram:
     @property
     def variables(self) -> dict[str, Array]:
         """The variables' values now, by name: copies."""
-        return {name: self._variables.get(name) for name in self._variables.names()
-                if name not in self._header.counters}
+        return {name: self._variables.get(name) for name in self._variables.names() if name not in self._own}
 
     def run(self, fetches: Any = None, feed_dict: Mapping[str, Any] | None = None) -> Any:
         """Run the program once and return the values of `fetches`.
@@ -357,6 +357,7 @@ class LoadedProgram:
         runner = self._executor(made, made.program).runner(range(len(self._inputs) + len(self._header.asked)),
                                                            self._convert)
         if made.once is not None:
+            self._own |= _written(made.once.plan)
             once = self._executor(made, made.once)
             runner = Hoisted(self._variables, lambda: once.run(())).before(runner)
         return runner, made.conditions

@@ -178,6 +178,27 @@ def test_every_kind_of_input_and_result(tmp_path: Path, monkeypatch: pytest.Monk
     assert bool(program(x=x, n=0)["there"]) and program(x=x, n=0)["wide"].shape == (5, 0)
 
 
+@pytest.mark.parametrize("trusted", [True, False])
+def test_what_depends_on_variables_alone_is_computed_once(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: bool) -> None:
+    def build() -> None:
+        x = tf.placeholder(tf.float32, (None, 5), name="x")
+        w = tf.Variable(tf.random_normal((5, 7)), name="w")
+        scale = tf.rsqrt(tf.reduce_mean(tf.square(w), axis=0))
+        tf.signature([x], {"y": tf.matmul(x, tf.exp(w)) * scale})
+
+    model = built(build)
+    written = save(tmp_path / "p.gcx", model)
+    assert {"plan/0/main/host", "plan/0/once/host"} <= {name for name, _ in written.sections}
+    if not trusted:
+        monkeypatch.setenv("GRAPHC_CACHE_DIR", str(tmp_path / "another"))
+    program, reference = tf.load(tmp_path / "p.gcx"), Reference(model)
+    for rows in (1, 6):
+        x = np.random.default_rng().standard_normal((rows, 5)).astype(np.float32)
+        assert same(program(x=x), reference({"x": x})["y"])
+    assert list(program.variables) == ["w"]
+
+
 def test_a_program_without_kernels(tmp_path: Path) -> None:
     def build() -> None:
         tf.signature([], {"w": tf.Variable([[1.5, -2.0]], name="w")})
