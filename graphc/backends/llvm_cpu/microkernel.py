@@ -85,7 +85,7 @@ def microkernel(module: Module, tile: Tile, rows: int, layout: PanelLayout) -> s
         panel_step = b.i64(layout.step)
     places = [(i, j) for i in range(rows) for j in range(tile.vectors)]
     addresses = [b.at(result, b.i64(i * tile.columns + j * tile.lanes), tile.element) for i, j in places]
-    with b.loop(b.i64(0), depth, carried=[panel, source, *_initial(b, tile, addresses, more)]) as loop:
+    with b.loop(b.i64(0), depth, carried=[panel, source, *initial(b, tile, addresses, more)]) as loop:
         a, row, *sums = loop.carried
         right = [b.load(b.at(row, b.i64(j * tile.lanes), tile.element), tile.element, tile.lanes)
                  for j in range(tile.vectors)]
@@ -103,7 +103,7 @@ def microkernel(module: Module, tile: Tile, rows: int, layout: PanelLayout) -> s
     return name
 
 
-def _initial(b: Builder, tile: Tile, addresses: list[Value], more: Value) -> list[Value]:
+def initial(b: Builder, tile: Tile, addresses: list[Value], more: Value) -> list[Value]:
     """Return what the sums start from: what `addresses` hold where `more`, else zeros."""
     before, load, begin = b.block, b.new_block(), b.new_block()
     b.branch_if(more, load, begin)

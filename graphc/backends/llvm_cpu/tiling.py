@@ -168,12 +168,12 @@ def tiling(kernel: Kernel, statement: Contract, target: Target) -> Tiling:
     batch = (*_ranges(contract.batch), *m[:-1], *n[:-1])  # axes that do not merge are stepped outside of the tile
     none = Range(None, 1)
     (rows, a), (columns, b) = (m[-1] if m else none, contract.a), (n[-1] if n else none, contract.b)
-    along = _epilogue_axis(kernel, contract.body, rows, columns)
+    along = epilogue_axis(kernel, contract.body, rows, columns)
     if _narrow(columns, rows, tile) or (along == rows and not _narrow(rows, columns, tile)):
         (rows, a), (columns, b) = (columns, b), (rows, a)
     depth = k[-1] if k else none
     left, left_way = _left(kernel, cast(cast(a, contract.acc_dtype), dtype), rows, depth)
-    right, right_way = _right(kernel, cast(cast(b, contract.acc_dtype), dtype), columns, depth)
+    right, right_way = right_of(kernel, cast(cast(b, contract.acc_dtype), dtype), columns, depth)
     step = 64 // tile.bytes
     depth_blocks = dim.maximum(1, dim.ceildiv(depth.extent, DEPTH))
     depth_block = dim.ceildiv(dim.ceildiv(depth.extent, depth_blocks), step) * step
@@ -220,10 +220,11 @@ def _blocks(tile: Tile, rows: Size, columns: Size, batches: Size, direct: bool,
 
 
 def _ranges(axes: Iterable[tuple[str, Expr]]) -> tuple[Range, ...]:
-    return tuple(Range(name, _size(extent)) for name, extent in axes)
+    return tuple(Range(name, size_of(extent)) for name, extent in axes)
 
 
-def _size(extent: Expr) -> Size:
+def size_of(extent: Expr) -> Size:
+    """Return the extent of an axis.  Raises BackendError where it is no size."""
     value = walk.as_size(extent)
     if value is None:
         raise BackendError("the extents of a product must be sizes")
@@ -249,7 +250,7 @@ def stride(kernel: Kernel, load: Load, axis: Range) -> Size | None:
     return 0 if axis.name is None else walk.linear_coefficient(load.index, shape, axis.name)
 
 
-def _contiguous(kernel: Kernel, expr: Expr, axis: Range) -> bool:
+def contiguous(kernel: Kernel, expr: Expr, axis: Range) -> bool:
     """Return whether any load of `expr` moves by one element per step of `axis`."""
     return any(stride(kernel, e, axis) == 1 for e in walk.postorder((expr,)) if isinstance(e, Load))
 
@@ -262,17 +263,17 @@ def _plain(kernel: Kernel, expr: Expr, axis: Range, depth: Range) -> bool:
 
 def _left(kernel: Kernel, expr: Expr, rows: Range, depth: Range) -> tuple[Expr, Way]:
     expr = _without_sign(expr)
-    if _plain(kernel, expr, rows, depth) and _contiguous(kernel, expr, rows):
+    if _plain(kernel, expr, rows, depth) and contiguous(kernel, expr, rows):
         return expr, Way.DIRECT
-    by_rows = _contiguous(kernel, expr, rows) and not _contiguous(kernel, expr, depth)
+    by_rows = contiguous(kernel, expr, rows) and not contiguous(kernel, expr, depth)
     return expr, Way.LANES if by_rows else Way.ROWS
 
 
-def _right(kernel: Kernel, expr: Expr, columns: Range, depth: Range) -> tuple[Expr, Way]:
+def right_of(kernel: Kernel, expr: Expr, columns: Range, depth: Range) -> tuple[Expr, Way]:
     expr = _without_sign(expr)
-    turned = _contiguous(kernel, expr, depth) and not _contiguous(kernel, expr, columns)
+    turned = contiguous(kernel, expr, depth) and not contiguous(kernel, expr, columns)
     if _plain(kernel, expr, columns, depth):
-        if _contiguous(kernel, expr, columns):
+        if contiguous(kernel, expr, columns):
             return expr, Way.DIRECT
         return expr, Way.TURNED if turned else Way.LANES
     return expr, Way.STAGED if turned else Way.LANES
@@ -289,7 +290,7 @@ def _without_sign(expr: Expr) -> Expr:
             return expr
 
 
-def _epilogue_axis(kernel: Kernel, body: walk.Block, rows: Range, columns: Range) -> Range | None:
+def epilogue_axis(kernel: Kernel, body: walk.Block, rows: Range, columns: Range) -> Range | None:
     """Return the axis along which the epilogue touches consecutive memory; the columns where both do."""
     def score(axis: Range) -> int:
         shapes = walk.buffers(kernel)
@@ -305,30 +306,44 @@ def _epilogue_axis(kernel: Kernel, body: walk.Block, rows: Range, columns: Range
 # Merging axes.
 
 
-def merged(kernel: Kernel, contract: Contract) -> Contract:
-    """Return `contract` with neighbouring axes of one group made one where all memory allows it.
+def merged(kernel: Kernel, contract: Contract, groups: tuple[str, ...] = ("batch", "m", "n", "k")) -> Contract:
+    """Return `contract` with neighbouring axes of one group made one where all memory allows it, in these groups;
+    axes of one element go.
 
     Two axes (x, y) are one of extent X * Y if every access moves by Y times as much per x as per y: then
     y alone, running beyond its extent, reaches the same elements.  Batch axes that one operand does not know
     are axes of the other.
     """
+    contract = without_units(contract)
     for axis in contract.batch:
         for group, operand in (("m", contract.b), ("n", contract.a)):
             if axis in contract.batch and axis[0] not in walk.free_axes(operand):
                 rest = tuple(x for x in contract.batch if x is not axis)
                 contract = _with_axes(_with_axes(contract, "batch", rest), group, (axis, *getattr(contract, group)))
-    for group in ("batch", "m", "n", "k"):
+    for group in groups:
         axes: list[tuple[str, Expr]] = list(getattr(contract, group))
         at = len(axes) - 2
         while at >= 0:
             (outer, outer_extent), (inner, inner_extent) = axes[at:at + 2]
-            if _merge(kernel, contract, outer, inner, _size(inner_extent)):
-                axes[at:at + 2] = [(inner, size(_size(outer_extent) * _size(inner_extent)))]
+            if _merge(kernel, contract, outer, inner, size_of(inner_extent)):
+                axes[at:at + 2] = [(inner, size(size_of(outer_extent) * size_of(inner_extent)))]
                 away: Mapping[str, Expr] = {outer: index(0)}
                 contract = replace(contract, a=walk.substitute(contract.a, away), b=walk.substitute(contract.b, away),
                                    body=walk.substitute_body(contract.body, away))
             at = min(at, len(axes) - 1) - 1
         contract = _with_axes(contract, group, tuple(axes))
+    return contract
+
+
+def without_units(contract: Contract) -> Contract:
+    """Return `contract` without its axes of one element."""
+    for group in ("batch", "m", "n", "k"):
+        axes: tuple[tuple[str, Expr], ...] = getattr(contract, group)
+        away: Mapping[str, Expr] = {name: index(0) for name, extent in axes if size_of(extent) == 1}
+        if away:
+            contract = replace(contract, a=walk.substitute(contract.a, away), b=walk.substitute(contract.b, away),
+                               body=walk.substitute_body(contract.body, away))
+            contract = _with_axes(contract, group, tuple(axis for axis in axes if axis[0] not in away))
     return contract
 
 
@@ -340,16 +355,16 @@ def _with_axes(contract: Contract, group: str, axes: tuple[tuple[str, Expr], ...
 def _merge(kernel: Kernel, contract: Contract, outer: str, inner: str, extent: Size) -> bool:
     shapes = walk.buffers(kernel)
 
-    def contiguous(at: tuple[Expr, ...], buffer: str) -> bool:
+    def together(at: tuple[Expr, ...], buffer: str) -> bool:
         steps = [walk.linear_coefficient(at, shapes[buffer][1], axis) for axis in (outer, inner)]
         return steps[0] is not None and steps[1] is not None and steps[0] == steps[1] * extent
 
     def hide(e: Expr) -> Expr:  # what reaches the axes only as an address does not count as a use of them
-        return replace(e, index=()) if isinstance(e, Load) and contiguous(e.index, e.buffer) else e
+        return replace(e, index=()) if isinstance(e, Load) and together(e.index, e.buffer) else e
 
     roots = [contract.a, contract.b]
     for s in walk.statements(contract.body):
-        if isinstance(s, Store) and contiguous(s.index, s.buffer):
+        if isinstance(s, Store) and together(s.index, s.buffer):
             roots += [s.value, *([s.predicate] if s.predicate is not None else [])]
         else:
             roots += walk.expressions(s)

@@ -1,0 +1,305 @@
+"""How a convolution is cut: which positions and channels one tile, one patch and one work item cover.
+
+Owns the decisions about a `Contract` with windows (window.py), as data; convolution.py turns them into code.  Knows
+kernel IR and the Target; emits nothing.  Invariants: every decision is a function of the kernel and the target alone,
+and every block size one of the sizes, never of the number of threads; the work items are blocks of the output, so they
+store disjointly.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from graphc import dtypes
+from graphc.backends.llvm_cpu.correlation_tiling import Correlation, correlation
+from graphc.backends.llvm_cpu.microkernel import Tile
+from graphc.backends.llvm_cpu.patch import is_zero
+from graphc.backends.llvm_cpu.tiling import (
+    Range,
+    Way,
+    computing,
+    epilogue_axis,
+    merged,
+    right_of,
+    size_of,
+    stride,
+    without_units,
+)
+from graphc.backends.llvm_cpu.window import Patch, Term, Window, channel_of, patch_of, split, windows_of
+from graphc.backends.llvm_cpu.window_kernel import SHORT, Footprint
+from graphc.dtypes import DType
+from graphc.ir import dim
+from graphc.ir.dim import Size
+from graphc.kernel import walk
+from graphc.kernel.ir import Contract, Expr, Kernel, Load
+from graphc.kernel.primitives import cast
+from graphc.kernel.target import Target
+
+ITEMS = 24  # items that are worth having: eight threads can share them evenly
+IMAGE_ITEMS = 16  # items that one image is cut into, where they are worth it
+ITEM_CYCLES = 16000  # what a block of positions should take at least
+TALL = 24  # rows of a tile at most
+FEW = 8  # products per element of B that keep the adders busy
+
+
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """A convolution whose free axes are positions: the sum of a small window under each of many places.
+
+    The tile's rows are positions, `tile_rows` lines of them (along the last window but one) by `tall` or `tall - 1`
+    along the last; its columns are output channels; the whole depth is added in registers.  images: the axis that is
+    stepped together with blocks of positions; outer: what else is outside of the tile.  line_block, place_block:
+    positions of a block along the two windows.  pitch: elements from one coordinate of the last window to the next in
+    the patch.  merges: taps of the last window and channels are one run.  limits: for each window the terms that end
+    its taps early (phases of a strided gradient).  keeps_panels: B is packed once per item, not once per patch.
+    reads_filter: B is read where it lies instead, but for a ragged last panel.  group: blocks of positions per item.
+    """
+
+    tile: Tile
+    dtype: DType
+    windows: tuple[Window, ...]
+    patch: Patch
+    channels: int
+    pitch: int
+    images: Range
+    outer: tuple[Range, ...]
+    columns: Range
+    right: Expr
+    right_way: Way
+    limits: tuple[tuple[Term, ...], ...]
+    body: walk.Block
+    along: Range | None
+    tile_lines: int
+    tall: int
+    line_block: int
+    place_block: int
+    column_block: int
+    keeps_panels: bool
+    reads_filter: bool
+    group: Size
+
+    @property
+    def last(self) -> Window:
+        return self.windows[-1]
+
+    @property
+    def line(self) -> Window | None:
+        return self.windows[-2] if len(self.windows) > 1 else None
+
+    @property
+    def lines(self) -> int:
+        return self.line.frees if self.line is not None else 1
+
+    @property
+    def line_axis(self) -> Range:
+        return self.line.free if self.line is not None else Range(None, 1)
+
+    @property
+    def turns_tile(self) -> bool:
+        """Whether the epilogue's lanes run along the positions."""
+        return self.along is not None and self.along == self.last.free
+
+    @property
+    def place_pitch(self) -> int:
+        """Elements of the patch from one position to the next."""
+        return self.patch_strides[-1] * self.last.free_step
+
+    @property
+    def line_pitch(self) -> int:
+        return self.patch_strides[-2] * self.line.free_step if self.line is not None else 0
+
+    @property
+    def merges(self) -> bool:
+        return abs(self.last.summed_step) == 1 and self.pitch == self.channels
+
+    @property
+    def patch_shape(self) -> tuple[int, ...]:
+        """Coordinates of the patch, one count per window."""
+        beyond = [w.summeds for w in self.windows[:-2]]
+        line = [self.line.span(self.line_block, self.line.summeds)] if self.line is not None else []
+        return (*beyond, *line, self.last.span(self.place_block, self.last.summeds))
+
+    @property
+    def patch_strides(self) -> tuple[int, ...]:
+        """Elements of the patch per coordinate of each window."""
+        shape = self.patch_shape
+        return tuple(int(dim.product(shape[i + 1:])) * self.pitch for i in range(len(shape)))
+
+    @property
+    def taps(self) -> int:
+        return int(dim.product(w.summeds for w in self.windows))
+
+    @property
+    def depth(self) -> int:
+        return self.taps * self.channels
+
+    @property
+    def line_blocks(self) -> int:
+        return -(-self.lines // self.line_block)
+
+    @property
+    def place_blocks(self) -> int:
+        return -(-self.last.frees // self.place_block)
+
+    @property
+    def blocks(self) -> Size:
+        """Blocks of positions, of all images."""
+        return self.images.extent * (self.line_blocks * self.place_blocks)
+
+    @property
+    def column_blocks(self) -> int:
+        return -(-int(self.columns.extent) // self.column_block)
+
+    @property
+    def groups(self) -> Size:
+        return dim.ceildiv(self.blocks, self.group)
+
+    @property
+    def items(self) -> Size:
+        return dim.product(axis.extent for axis in self.outer) * self.column_blocks * self.groups
+
+    def footprint(self, places: int) -> Footprint:
+        """Return where a tile of `places` positions along the last window reads the patch."""
+        rows = tuple(i * self.line_pitch + j * self.place_pitch for i in range(self.tile_lines) for j in range(places))
+        run = self.last.summeds * self.channels if self.merges else self.channels
+        fixed = run <= SHORT and not (self.merges and self.limits[-1])
+        return Footprint(rows, 1, run if fixed else None)
+
+
+def convolution(kernel: Kernel, statement: Contract, target: Target) -> Gather | Correlation | None:
+    """Return how `statement`, the work of `kernel`, is cut for `target`; None where it is no convolution."""
+    if not windows_of(without_units(statement)):
+        return None
+    contract = merged(kernel, statement, ("n",))
+    windows = windows_of(contract)
+    if not windows or len(contract.n) > 1:
+        return None
+    m, k = _others(contract.m, windows), _others(contract.k, windows)
+    if math.prod(w.frees for w in windows) < math.prod(w.summeds for w in windows):
+        return _correlation(kernel, contract, target, windows, m, k)
+    return _gather(kernel, contract, target, windows, m, k)
+
+
+def _correlation(kernel: Kernel, contract: Contract, target: Target, windows: tuple[Window, ...],
+                 m: tuple[Range, ...], k: tuple[Range, ...]) -> Correlation | None:
+    dtype = computing(contract.acc_dtype)
+    element = {dtypes.float32: "float", dtypes.float64: "double", dtypes.int32: "i32", dtypes.int64: "i64"}[dtype]
+    left, right = (cast(cast(e, contract.acc_dtype), dtype) for e in (contract.a, contract.b))
+    channel = channel_of(kernel, left, m)
+    columns = Range(contract.n[0][0], size_of(contract.n[0][1])) if contract.n else Range(None, 1)
+    if not isinstance(channel.extent, int) or 0 in (columns.extent, channel.extent):
+        return None
+    right, way = right_of(kernel, right, columns, windows[-1].summed)
+    outer = (*(Range(name, size_of(extent)) for name, extent in contract.batch), *(x for x in m if x != channel))
+    return correlation(
+        kernel, target, (element, target.vector_bits // (8 * dtype.size), dtype.size), windows,
+        patch_of(kernel, left, windows, channel), channel.extent, k, outer, columns, right, way, contract.body)
+
+
+def _others(axes: Iterable[tuple[str, Expr]], windows: tuple[Window, ...]) -> tuple[Range, ...]:
+    """Return the axes that are in no window."""
+    taken = {axis.name for w in windows for axis in (w.free, w.summed)}
+    return tuple(Range(name, size_of(extent)) for name, extent in axes if name not in taken)
+
+
+def _gather(kernel: Kernel, contract: Contract, target: Target, windows: tuple[Window, ...], m: tuple[Range, ...],
+            k: tuple[Range, ...]) -> Gather | None:
+    dtype = computing(contract.acc_dtype)
+    element = {dtypes.float32: "float", dtypes.float64: "double", dtypes.int32: "i32", dtypes.int64: "i64"}[dtype]
+    lanes = target.vector_bits // (8 * dtype.size)
+    none = Range(None, 1)
+    columns = Range(contract.n[0][0], size_of(contract.n[0][1])) if contract.n else none
+    if len(k) > 1 or not all(isinstance(axis.extent, int) for axis in k):
+        return None
+    if not isinstance(columns.extent, int) or 0 in (columns.extent, *(axis.extent for axis in k)):
+        return None
+    left, right = (cast(cast(e, contract.acc_dtype), dtype) for e in (contract.a, contract.b))
+    channel = channel_of(kernel, left, k)
+    channels = channel.extent
+    assert isinstance(channels, int)
+    limits, right = _limits(right, windows, tuple(name for name, _ in contract.batch))
+    right, way = right_of(kernel, right, columns, channel)
+    vectors = _vectors(-(-columns.extent // lanes))
+    last, line = windows[-1], windows[-2] if len(windows) > 1 else None
+    rows = min(TALL, (target.registers - 1 - vectors) // vectors)
+    tall = -(-last.frees // -(-last.frees // rows))
+    lines = line.frees if line is not None else 1
+    tile_lines = 1
+    if last.frees * vectors < FEW and rows >= 2 * last.frees:
+        tile_lines = -(-lines // -(-lines // (rows // last.frees)))
+    tile = Tile(element, lanes, tall * tile_lines, 0, vectors)
+    size = dtype.size
+    taps = int(dim.product(w.summeds for w in windows))
+    depth = taps * channels
+    # Columns of an item: what of B stays in the second-level cache.
+    width = max(tile.columns, target.l2 // 2 // (depth * size) // tile.columns * tile.columns)
+    column_blocks = -(-columns.extent // width)
+    column_block = -(-columns.extent // (column_blocks * tile.columns)) * tile.columns
+    column_blocks = -(-columns.extent // column_block)
+    # Positions of a block: a share of the image, its patch in half of the second-level cache.
+    place_block, room = last.frees, target.l2 // (2 * size)
+    beyond = int(dim.product(w.summeds for w in windows[:-2]))
+    while place_block > 2 * tall and last.span(place_block, last.summeds) * channels * beyond \
+            * (line.summeds if line is not None else 1) > room:
+        place_block = -(-(place_block // 2) // tall) * tall
+    row = last.span(place_block, last.summeds) * channels * beyond
+    cycles = last.frees * depth * column_block / (2 * lanes)
+    line_block = max(-(-lines // max(1, IMAGE_ITEMS // column_blocks)), -(-ITEM_CYCLES // int(cycles + 1)), tile_lines)
+    line_block = min(lines, -(-line_block // tile_lines) * tile_lines)
+    while line is not None and line_block > tile_lines and line.span(line_block, line.summeds) * row > room:
+        line_block -= tile_lines
+    line_block = -(-lines // -(-lines // line_block))
+    line_block = -(-line_block // tile_lines) * tile_lines
+    images = m[-1] if m else none
+    outer = (*(Range(name, size_of(extent)) for name, extent in contract.batch), *m[:-1],
+             *(w.free for w in windows[:-2]))
+    patch = patch_of(kernel, left, windows, channel)
+    pitch = -(-channels // lanes) * lanes if patch.is_turned else channels
+    blocks = images.extent * (-(-lines // line_block) * -(-last.frees // place_block))
+    others = dim.product(axis.extent for axis in outer) * column_blocks
+    return Gather(
+        tile, dtype, windows, patch, channels, pitch, images, outer, columns, right, way, limits, contract.body,
+        epilogue_axis(kernel, contract.body, last.free, columns), tile_lines, tall, line_block, place_block,
+        column_block, depth * column_block * size <= target.l2 // 2,
+        _lies_in_order(kernel, right, way, windows, limits, channel, tile.columns),
+        dim.maximum(1, blocks * others // ITEMS))
+
+
+def _lies_in_order(kernel: Kernel, right: Expr, way: Way, windows: tuple[Window, ...],
+                   limits: tuple[tuple[Term, ...], ...], channel: Range, width: int) -> bool:
+    """Whether operand b lies as if it were packed: all taps and channels in their order, `width` elements apart."""
+    if way is not Way.DIRECT or not isinstance(right, Load) or any(limits):
+        return False
+    expected: Size | None = None
+    for axis in (channel, *(w.summed for w in reversed(windows))):
+        if axis.name is None:
+            continue
+        step = stride(kernel, right, axis)
+        if step is None or step != (width if expected is None else expected):
+            return False
+        expected = step * axis.extent
+    return all(w.summed_step > 0 for w in windows)
+
+
+def _vectors(count: int) -> int:
+    """Return the width of a tile, in vectors, for columns of `count` vectors."""
+    return count if count < 4 else 3 if count % 3 == 0 and count % 2 else 2
+
+
+def _limits(right: Expr, windows: tuple[Window, ...], fixed: tuple[str, ...]) -> tuple[
+        tuple[tuple[Term, ...], ...], Expr]:
+    """Return the terms under which operand b is read that bound the taps of each window from above, whatever else, and
+    operand b within these bounds: beyond them it is zero, and need not be added."""
+    terms, inside, outside = split(right)
+    zero = is_zero(outside)
+    limits: list[tuple[Term, ...]] = []
+    for w in windows:
+        assert w.summed.name is not None
+        limits.append(tuple(
+            t for t in terms if zero and t.right is not None and (t.slope(w.summed.name) or 0) > 0
+            and walk.free_axes(t.expr) <= {w.summed.name, *fixed}))
+    taken = [t for bounds in limits for t in bounds]
+    if len(taken) != len(terms):
+        return tuple(() for _ in windows), right
+    return tuple(limits), inside if taken else right

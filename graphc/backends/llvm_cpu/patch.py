@@ -1,0 +1,168 @@
+"""Patches: the part of an operand that a block of windows reads, copied into scratch, with the zeros of its padding.
+
+Owns the copy of a `Patch` (window.py), row by row along its last window.  Knows nothing of tiles of products or of work
+items.  Invariant: memory is read only where the operand's terms hold, at coordinates that some window reads or that lie
+between such; every element of the patch at those is written.
+
+    for each coordinate of the windows but the last
+      0 0 0 | x x x x x x x x | 0        the terms of the last window cut its row in three
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphc.backends.llvm_cpu.builder import Value
+from graphc.backends.llvm_cpu.microkernel import Tile
+from graphc.backends.llvm_cpu.pack import Span, evaluate_rows, for_vectors, transpose_strip
+from graphc.backends.llvm_cpu.render import Context, Linear, Renderer
+from graphc.backends.llvm_cpu.window import Patch
+from graphc.kernel import walk
+from graphc.kernel.ir import Const, Expr, Prim
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """`count` coordinates of the window axis `axis`, from `first` on and `spacing` apart; in the patch, `stride`
+    elements apart."""
+
+    axis: str
+    first: Value
+    count: Value
+    stride: int
+    spacing: int = 1
+
+
+def slack(patch: Patch, tile: Tile, pitch: int) -> int:
+    """Return how many elements behind a patch are overwritten; `pitch`: elements of one coordinate."""
+    return tile.lanes * pitch if patch.is_turned else tile.lanes
+
+
+def fill(renderer: Renderer, context: Context, patch: Patch, channels: Span, tile: Tile, extents: Sequence[Extent],
+         target: Value, stage: Value) -> None:
+    """Build the copy of these channels of `patch` at `extents` to `target`; see `slack`.
+
+    stage: room for a vector of channels of a row, where those are turned.
+    """
+    copy = _Copy(renderer, patch, channels, tile, extents[-1], stage)
+    _lines(copy, context, extents[:-1], target)
+
+
+def _lines(copy: _Copy, context: Context, extents: Sequence[Extent], target: Value) -> None:
+    if not extents:
+        copy.row(context, target)
+        return
+    b, extent = target.b, extents[0]
+    with b.loop(b.i64(0), extent.count) as loop:
+        at = extent.first + loop.index * extent.spacing
+        line = b.at(target, loop.index * extent.stride, copy.tile.element)
+        _lines(copy, context.bound({extent.axis: at}), extents[1:], line)
+
+
+class _Copy:
+    """Builds the copy of one row."""
+
+    def __init__(self, renderer: Renderer, patch: Patch, channels: Span, tile: Tile, last: Extent,
+                 stage: Value) -> None:
+        self.renderer, self.b, self.patch, self.tile, self.last, self.stage = (
+            renderer, renderer.b, patch, tile, last, stage)
+        self.channels, self.is_run = channels, patch.is_run and channels.count.constant == patch.channel.extent
+        slopes = [t.slope(last.axis) for t in patch.terms]
+        self.cuts = all(s in (-1, 0, 1) for s in slopes)
+        self.terms = list(zip(patch.terms, slopes, strict=True))
+
+    def row(self, context: Context, target: Value) -> None:
+        """Build one row: what lies outside, what lies inside, what lies outside again."""
+        b, count = self.b, self.last.count
+        if not self.patch.terms or not self.cuts:
+            expr = self.patch.whole if self.patch.terms else self.patch.inside
+            self._inside(context, expr, b.i64(0), count, target, self.is_run and not self.patch.terms)
+            return
+        low, high = self._cut(context)
+        self._outside(context, b.i64(0), low, target)
+        self._inside(context, self.patch.inside, low, high, target, self.is_run)
+        self._outside(context, high, count, target)
+
+    def _cut(self, context: Context) -> tuple[Value, Value]:
+        """Return from where to where along the row all terms hold."""
+        b, renderer = self.b, self.renderer
+        low, high = b.i64(0), self.last.count
+        start = context.bound({self.last.axis: self.last.first})
+        for term, slope in self.terms:
+            if slope == 0:
+                holds = renderer.scalar(term.expr, start)
+                high = b.select(holds, high, b.i64(0))
+                continue
+            assert term.right is not None
+            rest = renderer.scalar(term.left, start) - renderer.scalar(term.right, start)
+            if slope == 1:  # i + rest < 0, or <= 0
+                high = b.intrinsic("smin", high, (0 - rest) + (0 if term.is_strict else 1))
+            else:
+                low = b.intrinsic("smax", low, rest + (1 if term.is_strict else 0))
+        high = b.intrinsic("smax", high, b.i64(0))
+        return b.intrinsic("smin", low, high), high
+
+    def _at(self, target: Value, place: Value) -> Value:
+        return self.b.at(target, place * self.last.stride, self.tile.element)
+
+    def _outside(self, context: Context, begin: Value, end: Value, target: Value) -> None:
+        b, tile, outside = self.b, self.tile, self.patch.outside
+        if is_zero(outside):
+            zero = b.const(0, tile.element, tile.lanes)
+            start = self._at(target, begin)
+            with b.loop(b.i64(0), (end - begin) * self.last.stride, step=tile.lanes) as loop:
+                b.store(zero, b.at(start, loop.index, tile.element))
+            return
+        self._inside(context, outside, begin, end, target, False)
+
+    def _inside(self, context: Context, expr: Expr, begin: Value, end: Value, target: Value, is_run: bool) -> None:
+        """Build the values of `expr` from `begin` to `end` along the row."""
+        b, tile, channel = self.b, self.tile, self.patch.channel
+
+        def vectors(inner: Context, count: Value, start: Value) -> None:
+            def vector(position: Value, mask: Value | None) -> None:
+                lanes = inner.bound(self.channels.along(position), lanes=tile.lanes, mask=mask)
+                b.store(self.renderer.vector(expr, lanes), b.at(start, position, tile.element))
+
+            for_vectors(b, count, tile.lanes, vector)
+
+        first = self.last.first
+        if is_run and channel.name is not None:
+            inner = context.bound({self.last.axis: first + begin})
+            vectors(inner, (end - begin) * self.channels.count, self._at(target, begin))
+        elif channel.name is None:
+            start = self._at(target, begin)
+
+            def along(position: Value, mask: Value | None) -> None:
+                names = {self.last.axis: Linear(first + begin + position, b.i64(1))}
+                value = self.renderer.vector(expr, context.bound(names, lanes=tile.lanes, mask=mask))
+                b.store(value, b.at(start, position, tile.element))
+
+            for_vectors(b, end - begin, tile.lanes, along)
+        elif self.patch.is_turned:
+            self._turned(context, expr, begin, end, target)
+        else:
+            with b.loop(begin, end) as loop:
+                vectors(context.bound({self.last.axis: first + loop.index}), self.channels.count,
+                        self._at(target, loop.index))
+
+    def _turned(self, context: Context, expr: Expr, begin: Value, end: Value, target: Value) -> None:
+        """Build the same where memory runs along the row: some channels at a time, through registers."""
+        b, tile, channels = self.b, self.tile, self.channels
+        function = transpose_strip(b.module, tile.element, tile.lanes)
+        with b.loop(b.i64(0), channels.count, step=tile.lanes) as loop:
+            count = b.intrinsic("smin", channels.count - loop.index, b.i64(tile.lanes))
+            with b.loop(begin, end, step=tile.lanes) as along:
+                width = b.intrinsic("smin", end - along.index, b.i64(tile.lanes))
+                places = Span(self.last.axis, self.last.first + along.index, width)
+                evaluate_rows(self.renderer, context, expr, tile, channels.part(loop.index, count), count, places,
+                              self.stage, tile.lanes)
+                out = b.at(self._at(target, along.index), loop.index, tile.element)
+                operands = (self.stage, b.i64(tile.lanes), count, width, out, b.i64(self.last.stride))
+                b.line(f"call void @{function}({', '.join(v.typed for v in operands)})")
+
+
+def is_zero(expr: Expr) -> bool:
+    """Return whether `expr` is the number zero, cast or not."""
+    return all((isinstance(e, Const) and e.value == 0) or (isinstance(e, Prim) and e.op == "cast")
+               for e in walk.postorder((expr,)))
