@@ -53,10 +53,10 @@ def fate(compilation: Compilation, name: str) -> str:
             return "nothing that is asked for needs it"
         return "it computes nothing of its own (a read, a size, or a group of others)"
     for (_, before), (run, after) in itertools.pairwise(runs):
-        if after is not before and name in _names(before) and name not in _names(after):
-            return f"{run} removed it" + (f", since {_MEANS[run]}" if run in _MEANS else "")
         if run == "fuse":
             break
+        if after is not before and name in _names(before) and name not in _names(after):
+            return f"{run} removed it" + (f", since {_MEANS[run]}" if run in _MEANS else "")
     return ""
 
 

@@ -39,7 +39,7 @@ def obstacle(timeline: Timeline, move: Move) -> str | None:
     if target is source:
         return "it copies a value onto itself"
     if source.role != "temp":
-        return f"the value is {_ROLES.get(source.role, 'part of another array')}, which no kernel here computes"
+        return _ELSEWHERE[source.role]
     if source.dtype is not target.dtype or target.role == "constant" or \
             dim.product(source.shape) != dim.product(target.shape):
         return "the two are of different types"
@@ -69,7 +69,12 @@ def obstacle(timeline: Timeline, move: Move) -> str | None:
     return None
 
 
-_ROLES = {"feed": "fed", "state": "a variable's", "constant": "a constant", "fetch": "fetched too"}
+_ELSEWHERE = {
+    "feed": "the value is fed: nothing computes it", "constant": "the value is a constant: nothing computes it",
+    "state": "the value is what a variable held, or holds next",
+    "fetch": "the value is computed where another result is to be", "slice": "the value is a row of another one",
+}
+"""Why a value that lies in a cell of this role is not computed in another place."""
 
 
 def _reads_in_place(event: Event, mine: Sequence[Event], start: int) -> bool:
