@@ -97,6 +97,28 @@ def test_a_perceptron_gives_the_sessions_bits(tmp_path: Path, target: str, threa
             same(context.run(x), session.run(list(model.signature.outputs.values()), {"x:0": x}))
 
 
+def wide() -> Model:
+    """Work that threads share."""
+    graph, rng = tf.Graph(), np.random.default_rng()
+    with graph.as_default():
+        x = tf.placeholder(tf.float32, (None, 300), name="x")
+        w = tf.get_variable("w", (300, 310))
+        y = tf.nn.softmax(tf.matmul(x, w))
+    return model_of(graph, {"x": x}, {"y": y}, {"w": rng.normal(size=(300, 310)).astype(np.float32)})
+
+
+def test_threads_share_work_and_give_the_same_bits(tmp_path: Path) -> None:
+    model, rng = wide(), np.random.default_rng()
+    library, session = opened(model, tmp_path), session_of(model)
+    with Context(library, 1) as one, Context(library, 2) as two, Context(library, 5) as five:
+        for batch in (700, 20, 701):
+            x = rng.normal(size=(batch, 300)).astype(np.float32)
+            wanted = session.run([model.signature.outputs["y"]], {"x:0": x})
+            for context in (one, two, five) * 3:
+                same(context.run(x), wanted)
+        assert len(list(Path("/proc/self/task").iterdir())) >= 1 + 1 + 4  # the contexts' own workers
+
+
 def test_arrays_need_no_more_alignment_than_their_elements(tmp_path: Path) -> None:
     model, rng = perceptron(), np.random.default_rng()
     library = opened(model, tmp_path)
@@ -417,8 +439,7 @@ def test_what_cannot_be_a_library_says_why(tmp_path: Path) -> None:
 
 
 def test_the_child_of_a_fork_may_run_and_end(tmp_path: Path) -> None:
-    model = perceptron()
-    library, x = opened(model, tmp_path), np.random.default_rng().normal(size=(2000, 20))
+    library, x = opened(wide(), tmp_path), np.random.default_rng().normal(size=(500, 300))
     with Context(library, 3) as context:
         wanted = context.run(x)
         child = os.fork()
