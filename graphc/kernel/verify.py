@@ -271,14 +271,19 @@ class _Verifier:
         self.bind(kept, s.acc, s.acc_dtype)
         self.block(s.body, kept)
         self.at = s
-        outer = [pair for pair in axes if pair[0] not in k]
-        for axis, extent in outer:
-            body = s.body
-            for other, count in outer:
-                if other != axis:
-                    body = (For(other, count, body),)
-            if not separate(axis, extent, body):
-                raise self.fail(f"points of the contract along {axis} may store to the same element")
+        rest = [pair for pair in axes if pair[0] not in k]
+        while rest:  # two points differ along some axis first, and are equal along those taken before it
+            taken = next((pair for pair in rest if self.apart(pair, rest, s.body)), None)
+            if taken is None:
+                raise self.fail(f"points of the contract along {rest[0][0]} may store to the same element")
+            rest.remove(taken)
+
+    def apart(self, axis: tuple[str, Expr], axes: Iterable[tuple[str, Expr]], body: walk.Block) -> bool:
+        """Return whether points that differ along `axis` store to different elements, whatever the others do."""
+        for other, count in axes:
+            if other != axis[0]:
+                body = (For(other, count, body),)
+        return separate(*axis, body)
 
     # -- expressions ----------------------------------------------------------------------------
 

@@ -90,6 +90,34 @@ def test_known_loops(body: tuple[Stmt, ...], expected: bool) -> None:
     assert independent(For("i", size(N), body)) is expected
 
 
+def digits(e: Expr, *factors: int, offset: int = 0) -> tuple[Expr, ...]:
+    """The image, row and column of tile `e`, of which an image has 3 x 5, times factors and with an offset."""
+    inside = prim("floormod", e, index(15))
+    parts = (prim("floordiv", e, index(15)), prim("floordiv", inside, index(5)), prim("floormod", inside, index(5)))
+    return tuple(plus(times(d, index(f)), offset) if f != 1 else d for d, f in zip(parts, factors, strict=True))
+
+
+@pytest.mark.parametrize(("body", "expected"), [
+    ((put(*digits(i, 1, 4, 4)),), True),
+    ((put(*digits(i, 1, 4, 4, offset=3)), put(*digits(i, 1, 4, 4, offset=1))), True),
+    ((put(*digits(i, 1, 4, 4, offset=4)), put(*digits(i, 1, 4, 4, offset=0))), False),
+    ((put(*digits(i, 1, 4, 4)), put(*digits(i, 1, 3, 3))), False),
+    ((put(*digits(prim("floordiv", i, index(2)), 1, 4, 4)),), False),
+    ((Let("w", digits(i, 1, 4, 4)[1]), put(digits(i, 1, 4, 4)[0], Var("w", int64), digits(i, 1, 4, 4)[2])), True),
+    ((put(digits(i, 1, 1, 1)[0], digits(i, 1, 1, 1)[2]),), False),
+])
+def test_tiles_of_images(body: tuple[Stmt, ...], expected: bool) -> None:
+    assert independent(For("i", size(N), body)) is expected
+
+
+def test_an_extent_is_no_more_than_what_it_is_the_least_of() -> None:
+    least = prim("min", size(M), prim("sub", size(N), times(i, size(M))))
+    at = prim("add", times(i, size(M)), j)
+    assert independent(For("i", size(N), (For("j", least, (put(at),)),)))
+    assert not independent(For("i", size(N), (For("j", prim("max", size(M), size(N)), (put(at),)),)))
+    assert not independent(For("i", size(N), (For("j", least, (put(plus(at, 0), buffer="y"), put(plus(at, 1)))),)))
+
+
 def _value(e: Expr, at: dict[str, int]) -> int:
     match e:
         case Axis(name):

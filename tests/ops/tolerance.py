@@ -28,6 +28,8 @@ SUMS = ("Sum", "Mean", "SumToShape", "L2Loss", "MatMul", "BatchMatMulV2", "Einsu
         "TensorScatterAdd", "TensorScatterSub", "UnsortedSegmentSum",
         *(name for f in FAMILIES for name in (f.name, f.for_input, f.for_filter)))
 PRODUCTS = ("Prod", "Cumprod")
+LARGEST: Mapping[str, float] = {"WinogradFilter": 4e-7, "WinogradConvolution": 2e-5}
+"""Ops whose rounding is measured against the largest element of the result, and its bound."""
 
 
 def ulp(values: Array, dtype: DType) -> Array:
