@@ -14,6 +14,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -153,11 +154,14 @@ def _programs(contents: Contents, options: Options, trusted: bool) -> tuple[Prog
     elif chosen is None:
         reason = f"its machine code is for {_told(header.processors)}; this processor {_lacks(header.processors[0])}"
     else:
+        programs = cache(_Stored(contents, chosen).program)
         try:
-            native_from(bytes(contents.sections[DRIVER]))
-            return _Stored(contents, chosen).program, f"machine code for {_told([chosen])}"
+            programs(0)
+            return programs, f"machine code for {_told([chosen])}"
         except OSError as error:
             reason = f"the system does not let it load machine code ({error})"
+        except (ValueError, RecursionError) as error:
+            reason = f"its machine code is for another run time ({error})"
     if importlib.util.find_spec("llvmlite") is None:
         untrusted = bool(header.processors) and not trusted
         raise ProgramFileError(report(
@@ -199,11 +203,8 @@ class _Stored:
 
     def _part(self, number: int, part: str) -> Program:
         sections, name = self.contents.sections, self.processor.name
-        try:
-            plan, infos = from_json(bytes(sections[plan_section(number, part, name)]).decode(),
-                                    bytes(sections[constants_section(number, part)]))
-        except (ValueError, RecursionError) as error:
-            raise ProgramFileError(f"the plan of variant {number} cannot be read: {error}") from None
+        plan, infos = from_json(bytes(sections[plan_section(number, part, name)]).decode(),
+                                bytes(sections[constants_section(number, part)]))
         image = bytes(sections[code_section(number, part, name)])
         return load_library_program(plan, infos, image) if image else Program(plan, infos)
 

@@ -56,3 +56,19 @@ def same(got: Any, wanted: Any) -> bool:
         return got.keys() == wanted.keys() and all(same(got[k], wanted[k]) for k in wanted)
     a, b = np.asarray(got), np.asarray(wanted)
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def kept() -> Model:
+    """The model of tests/data/saved-program-v1.gcx: save(path, kept(), targets=("x86-64-v2",))."""
+
+    def build() -> None:
+        x = tf.placeholder(tf.float32, (None, 4), name="x")
+        y = tf.placeholder(tf.float32, (None, 3), name="y")
+        scale = tf.placeholder_with_default(np.float32(2.0), (), name="scale")
+        w = tf.Variable(np.arange(12, dtype=np.float32).reshape(4, 3) / 8, name="w")
+        b = tf.Variable(tf.constant([0.5, -1.0, 2.0], tf.bfloat16), name="b")
+        count = tf.Variable(np.int64(0), trainable=False, name="calls").assign_add(1)
+        out = tf.nn.relu(tf.matmul(x, w) + tf.cast(b, tf.float32)) * scale + y
+        tf.signature({"x": x, "y": y, "scale": scale}, {"out": out, "count": count})
+
+    return built(build)

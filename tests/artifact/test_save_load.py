@@ -353,6 +353,20 @@ def test_code_of_another_run_time_is_not_run(tmp_path: Path, monkeypatch: pytest
     assert "is for the run time of graphc" in tf.load(tmp_path / "p.gcx", trust=True).origin
 
 
+@pytest.mark.parametrize("error", [OSError("no memory files"), ValueError("not a program: 'steps'")])
+def test_code_that_cannot_be_loaded_is_compiled_again(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    model = linear()
+    save(tmp_path / "p.gcx", model)
+
+    def refuse(*arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(loading, "load_library_program" if isinstance(error, OSError) else "from_json", refuse)
+    program, x = tf.load(tmp_path / "p.gcx"), np.ones((3, 4), np.float32)
+    assert str(error) in program.origin and same(program(x=x), Reference(model)({"x": x})["y"])
+
+
 def test_a_file_is_trusted_by_its_digest_or_by_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "p.gcx"
     save(path, linear())
