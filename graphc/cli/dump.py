@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
-from graphc.cli.kind import OutFile
-from graphc.cli.settings import TARGETS, choose, model_options, near
+from graphc.cli.kind import OutFile, is_saved
+from graphc.cli.settings import TARGETS, Chosen, choose, model_options, near
 from graphc.errors import BackendError
 from graphc.inspection.compilation import Compilation
+from graphc.interop.tensorboard import write_graph
 from graphc.ir.text import show
 from graphc.kernel.ir import Kernel
 from graphc.kernel.plan import Branch, Call, Copy, Host, Loop, Plan, Step
@@ -27,12 +28,10 @@ from graphc.view.scene import Scene
 class Asked:
     """What is to be shown of a compilation.
 
-    model: what it is of; None for a saved program.  title: of a drawing.  stage: the pass after which, or None for the
-    last.  kernels: which.
+    title: of a drawing.  stage: the pass after which, or None for the last.  kernels: which.
     """
 
     compilation: Compilation
-    model: Model | None
     title: str
     stage: str | None
     kernels: tuple[Kernel, ...]
@@ -126,7 +125,7 @@ def _steps_data(plan: Plan, steps: Sequence[Step]) -> list[dict[str, Any]]:
 
 _IR_TEXT, _PYTHON, _LLVM, _ASSEMBLY = (Compilation.kernel_text, Compilation.python, Compilation.llvm,
                                        Compilation.assembly)
-WAYS: Mapping[str, Mapping[str, Callable[[Asked], str | bytes]]] = {
+WAYS: Mapping[str, Mapping[str, Callable[[Asked], str]]] = {
     "graph": {form: _graph(form) for form in ("text", "dot", "svg", "json", "html")},
     "ir": {"text": _ir} | {form: _drawn(form) for form in ("dot", "svg", "json", "html")},
     "kernels": {"text": _kernels(_IR_TEXT, "#"), "json": _kernels_data(_IR_TEXT)},
@@ -136,24 +135,30 @@ WAYS: Mapping[str, Mapping[str, Callable[[Asked], str | bytes]]] = {
     "plan": {"text": lambda asked: plan_text(asked.compilation.plan),
              "json": lambda asked: _json(_plan_data(asked.compilation.plan))},
 }
-"""What can be shown -> in which format -> by what; bytes are written to a file."""
-FORMATS = tuple(dict.fromkeys(form for ways in WAYS.values() for form in ways))
+"""What can be shown -> in which format -> by what."""
+EXPORTS: Mapping[str, Callable[[Model, Path], object]] = {
+    "tensorboard": lambda model, out: write_graph(model.graph, out),
+}
+"""Formats of other programs -> what writes a model in them."""
+FORMATS = (*dict.fromkeys(form for ways in WAYS.values() for form in ways), *EXPORTS)
 
 
 @click.command("dump")
 @model_options
-@click.option("--what", type=click.Choice(tuple(WAYS)), default="ir", show_default=True,
-              help="graph: as written.  ir: the compiler's program, after all passes or after --pass.  kernels: their "
-                   "IR.  numba: the same as readable Python.  llvm, asm: their code.  plan: steps and memory.")
+@click.option("--what", type=click.Choice(tuple(WAYS)),
+              help="graph: as written.  ir (default): the compiler's program, after all passes or after --pass.  "
+                   "kernels: their IR.  numba: the same as readable Python.  llvm, asm: their code.  plan: steps and "
+                   "memory.")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True,
-              help="graph and ir have all of them; the others are text and json.")
+              help="dot, svg and html are for graph and ir.  tensorboard: the graph as an event file in the folder "
+                   "OUT.")
 @click.option("--pass", "stage", metavar="NAME", help="Show the ir after the last run of this pass.")
 @click.option("--kernel", "wanted", metavar="K", help="Only this kernel: its number or its name.")
 @click.option("--target", type=click.Choice(TARGETS), help="Processor to show llvm and asm for (default: host).")
-@click.option("-o", "--output", "out", type=OutFile(), metavar="OUT",
+@click.option("-o", "--output", "out", type=OutFile(folder=True), metavar="OUT",
               help="Write there (default: print).")
 def dump_command(file: Path, fetch: tuple[str, ...], feed: tuple[str, ...], level: int | None, numerics: str | None,
-                 what: str, form: str, stage: str | None, wanted: str | None, target: str | None,
+                 what: str | None, form: str, stage: str | None, wanted: str | None, target: str | None,
                  out: Path | None) -> None:
     """Print or draw what the compiler makes of the model in FILE.
 
@@ -164,25 +169,41 @@ def dump_command(file: Path, fetch: tuple[str, ...], feed: tuple[str, ...], leve
       graphc dump models/mlp.py --what asm --target x86-64-v3
       graphc dump models/mlp.py --what ir --format html -o mlp.html
     """
+    chosen = choose(file, fetch, feed, level, numerics, target=target)
+    if form in EXPORTS:
+        _export(chosen, what, form, out)
+        return
+    what = what or "ir"
     ways = WAYS[what]
     if form not in ways:
         raise click.UsageError(f"{what} cannot be shown as {form}; its formats: {', '.join(ways)}")
     if stage is not None and what != "ir":
         raise click.UsageError("--pass says which ir is shown: it needs --what ir")
-    compilation, model = choose(file, fetch, feed, level, numerics, target=target).read()
+    if out is not None and out.is_dir():
+        raise click.BadParameter(f"{str(out)!r} is a folder", param_hint="--output")
+    compilation = chosen.compilation()
     if what == "graph" and compilation.graph is None:
         raise click.UsageError(f"{file} is a saved program and has no graph; --what ir --pass extract is nearest to it")
     if stage is not None:
         known = tuple(dict.fromkeys(name for name, _ in compilation.runs))
         if stage not in known:
             raise click.BadParameter(near(stage, known, "pass called"), param_hint="--pass")
-    made = ways[form](Asked(compilation, model, file.stem, stage, _chosen(compilation, wanted)))
-    if out is not None:
-        out.write_bytes(made.encode() if isinstance(made, str) else made)
-    elif isinstance(made, str):
-        click.echo(made, nl=not made.endswith("\n"))
+    text = ways[form](Asked(compilation, file.stem, stage, _chosen(compilation, wanted)))
+    if out is None:
+        click.echo(text, nl=not text.endswith("\n"))
     else:
-        raise click.UsageError(f"{form} is not text: say with -o which file to write")
+        out.write_text(text, encoding="utf-8")
+
+
+def _export(chosen: Chosen, what: str | None, form: str, out: Path | None) -> None:
+    """Write the model for another program."""
+    if what not in (None, "graph"):
+        raise click.UsageError(f"{form} is a format of graphs, not of {what}")
+    if is_saved(chosen.file):
+        raise click.UsageError(f"{chosen.file} is a saved program and has no graph")
+    if out is None:
+        raise click.UsageError(f"{form} is not printed: say with -o where to write it")
+    EXPORTS[form](chosen.model(), out)
 
 
 def _chosen(c: Compilation, wanted: str | None) -> tuple[Kernel, ...]:

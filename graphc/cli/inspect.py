@@ -47,7 +47,7 @@ def inspect_command(file: Path, fetch: tuple[str, ...], feed: tuple[str, ...], l
       graphc inspect models/mlp.py --show memory --plot memory.png
       graphc inspect models/mlp.py --why hidden1/MatMul hidden1/Relu
     """
-    compilation, _ = choose(file, fetch, feed, level, numerics).read()
+    compilation = choose(file, fetch, feed, level, numerics).compilation()
     if pair:
         verdict = why(compilation, *pair)
         if as_json:

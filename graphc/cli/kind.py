@@ -17,10 +17,10 @@ def is_saved(file: Path) -> bool:
 
 
 class OutFile(click.Path):
-    """A file to be written, in a folder that exists."""
+    """A file to be written, in a folder that exists.  folder: it may be a folder itself."""
 
-    def __init__(self) -> None:
-        super().__init__(dir_okay=False, path_type=Path)
+    def __init__(self, folder: bool = False) -> None:
+        super().__init__(dir_okay=folder, path_type=Path)
 
     def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Any:
         path = Path(os.fsdecode(super().convert(value, param, ctx)))

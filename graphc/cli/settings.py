@@ -43,12 +43,9 @@ class Chosen:
         """Return the model in the file.  Raises its errors."""
         return load_model(self.file, fetches=self.fetch, feeds=self.feed, checkpoint=self.checkpoint)
 
-    def read(self) -> tuple[Compilation, Model | None]:
-        """Return the recorded compilation of the model, and the model; of a saved program the compilation alone."""
-        if is_saved(self.file):
-            return self._saved(), None
-        model = self.model()
-        return record(model, options=self.options), model
+    def compilation(self) -> Compilation:
+        """Return the recorded compilation of the model, or of the saved program."""
+        return self._saved() if is_saved(self.file) else record(self.model(), options=self.options)
 
     def _saved(self) -> Compilation:
         """The compilation of a saved program's IR, with the options that say what it computes."""

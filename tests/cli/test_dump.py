@@ -101,3 +101,13 @@ def test_a_saved_program(graphc: Graphc, model: Path) -> None:
         assert graphc("dump", "model.gcx", *arguments).stdout == graphc("dump", model, *arguments).stdout
     assert "MatMul" in graphc("dump", "model.gcx", "--what", "ir", "--format", "html").stdout
     assert "has no graph" in graphc("dump", "model.gcx", "--what", "graph", code=2).stderr
+
+
+def test_exports(graphc: Graphc, model: Path, folder: Path) -> None:
+    assert "say with -o where to write it" in graphc("dump", model, "--format", "tensorboard", code=2).stderr
+    assert "not of asm" in graphc("dump", model, "--what", "asm", "--format", "tensorboard", "-o", "out",
+                                  code=2).stderr
+    pytest.importorskip("tensorboard")
+    graphc("dump", model, "--format", "tensorboard", "-o", "events")
+    (one,) = (folder / "events").iterdir()
+    assert b"first/dense/MatMul" in one.read_bytes()

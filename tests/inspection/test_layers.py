@@ -36,7 +36,7 @@ def test_a_training_step(graph: tf.Graph) -> None:
     train = tf.train.AdamOptimizer().minimize(loss)
     c = record(graph, [loss, train], options=OPTIONS)
     rows = {row.name: row for row in layers(c.function, trained={"layer/w"})}
-    assert list(rows)[0] == "layer" and {"gradients", "Adam", UNSCOPED} <= rows.keys()
+    assert next(iter(rows)) == "layer" and {"gradients", "Adam", UNSCOPED} <= rows.keys()
     assert rows["layer"].parameters == inside * outside == parameter_count(c.function, {"layer/w"})
     assert at(rows["layer"].multiply_adds, n) == n * inside * outside
     assert at(rows["gradients"].multiply_adds, n) == n * inside * outside  # the gradient of w alone is needed

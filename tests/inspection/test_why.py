@@ -46,7 +46,7 @@ def test_reasons(graph: tf.Graph) -> None:
             ("unused", "q", False, "'unused' is in no kernel: nothing that is asked for needs it"),
             ("scale", "q", False, "'scale' is a constant, a number written into the kernels that use it"),
             ("flat", "q", False, "'flat' is another shape of what it reads"),
-            ("again", "q", False, "'again' is in no kernel: merge_equal removed it, since an equal one is computed"),
+            ("again", "q", True, "are computed by one kernel"),
             ("top", "mixed", False, "'top' is a Cumsum, which has kernels of its own")):
         verdict = why(c, a, b)
         assert (verdict.together, text in verdict.text) == (together, True), verdict
