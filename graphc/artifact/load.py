@@ -219,7 +219,7 @@ class _Recompiled:
     def program(self, number: int) -> Runnable:
         wanted = self.contents.header.options
         options = wanted.replace(hoist=True, backend=self.options.backend, target=self.options.target,
-                                 threads=self.options.threads, cache_dir=self.options.cache_dir)
+                                 cache_dir=self.options.cache_dir, dump_passes=self.options.dump_passes)
         made = importlib.import_module(COMPILER).recompile(self.contents.sections[ir_section(number)], options)
         return Runnable(made.program, made.native, made.conditions, made.once)
 

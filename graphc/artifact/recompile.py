@@ -55,7 +55,7 @@ def recompile(text: bytes | memoryview, options: Options) -> Compiled:
     """Return the program of IR text, compiled for this machine.  Raises ProgramFileError, BackendError, PassError."""
     function = read_function(text)
     try:
-        return compile_function(function, options)
+        return compile_function(function, options, function.fetch_names)
     except GraphcError:
         raise
     except Exception as error:  # a function that is valid and that nobody would write

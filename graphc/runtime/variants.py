@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.errors import InternalError
 from graphc.runtime.executor import Runner
 from graphc.runtime.program import AssumptionFailed
 
@@ -56,7 +57,11 @@ class Variants:
         assumptions: frozenset[tuple[int, str]] = frozenset()
         while True:
             conditions = self._variant(assumptions)[1]
-            assumptions |= {(conditions[failed.check], failed.one)}
+            assumed = conditions[failed.check], failed.one
+            if assumed in assumptions:
+                raise InternalError(f"the variant that assumes the {assumed[1]} side of condition {assumed[0]} to be 1 "
+                                    "does not run where it is")
+            assumptions |= {assumed}
             runner = self._variant(assumptions)[0]
             try:
                 result = runner(*values)

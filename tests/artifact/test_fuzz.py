@@ -24,8 +24,8 @@ from graphc.artifact.format import read_container
 from graphc.artifact.load import read_contents
 from graphc.artifact.recompile import read_function
 from graphc.artifact.save import save
-from graphc.errors import GraphcError, ProgramFileError
-from tests.artifact.programs import Reference, linear, same
+from graphc.errors import GraphcError, InternalError, ProgramFileError
+from tests.artifact.programs import Reference, kept, linear, same
 
 MEMORY = 256 << 20  # what all of it may take
 ODD: list[Any] = [None, True, False, -1, 0, 1, 2, 7, 2**31, 2**63 - 1, 2**63, 2**64, 10**19, "", "x", "float32", "ir/0",
@@ -239,6 +239,16 @@ def test_1500_texts_of_ir(whole: bytes, tmp_path: Path, monkeypatch: pytest.Monk
             program(x=np.ones((2, 4), np.float32))
         except GraphcError as error:
             assert str(error), f"seed {seed}"
+
+
+def test_a_variant_that_is_another_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPHC_CACHE_DIR", str(tmp_path / "cache"))
+    save(tmp_path / "p.gcx", kept(), targets=())
+    header, sections = taken_apart((tmp_path / "p.gcx").read_bytes())
+    (tmp_path / "p.gcx").write_bytes(put_together(header, {**sections, "ir/1": sections["ir/0"]}))
+    program = tf.load(tmp_path / "p.gcx")
+    with pytest.raises(InternalError, match="does not run where it is"):
+        program(x=np.ones((1, 4)), y=np.ones((3, 3)))
 
 
 def test_an_untouched_file_is_a_correct_program(whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
