@@ -8,10 +8,13 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import graphc as tf
 from graphc.compiler import compile_kernels, make_plan
@@ -25,6 +28,7 @@ from graphc.model import Model, choose_signature
 from graphc.options import Options
 from graphc.runtime.link import can_link
 from tests.interop.libraries import Context, Failed, Opened, made, store
+from tests.ir.generate import functions, inputs
 from tests.ops.compiled import Compiled
 from tests.passes import test_lower
 from tests.test_structured import example
@@ -232,6 +236,33 @@ def test_an_adam_step_written_by_hand(tmp_path: Path) -> None:
             feeds = [rng.normal(size=(n, 3)), rng.normal(size=(n, 1))]
             arrays = [np.array(f, v.tensor.dtype.storage) for f, v in zip(feeds, function.feeds, strict=True)]
             same(context.run(*arrays), compiled(arrays))
+
+
+def sound(function: Function, seed: int) -> None:
+    """The library of a random function gives the executor's bits, for changing sizes and states that go on."""
+    function = function.replace(state_names=tuple(f"v{i}" for i in range(len(function.states))))
+    rng = np.random.default_rng(seed)
+    _, states = inputs(function, seed)
+    runs = [inputs(function, seed + k, {"N": int(rng.integers(0, 6)), "M": int(rng.integers(0, 4))})[0]
+            for k in range(4)]
+    compiled = Compiled(function, "llvm_cpu", states=states, cache_dir="")
+    with TemporaryDirectory() as folder, Context(Opened(made(function, states), Path(folder)), 2) as context:
+        for feeds in runs:
+            arrays = [np.array(f, v.tensor.dtype.storage) for f, v in zip(feeds, function.feeds, strict=True)]
+            same(context.run(*arrays), compiled(arrays))
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@given(functions(), st.integers(0, 2**30))
+def test_random_functions(function: Function, seed: int) -> None:
+    sound(function, seed)
+
+
+@pytest.mark.nightly
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(functions(max_nodes=30, depth=2), st.integers(0, 2**30))
+def test_many_random_functions(function: Function, seed: int) -> None:
+    sound(function, seed)
 
 
 def test_random_numbers_follow_the_seed_or_differ(tmp_path: Path) -> None:
