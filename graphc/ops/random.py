@@ -80,7 +80,7 @@ _INTERNAL = NoGradient("made when compiling, after all gradients")
 
 
 def first_counter(seed: int, seed2: int) -> np.ndarray | None:
-    """Return the counter that a random op with these attrs starts from, or None where the system says it: both are 0."""
+    """Return the counter that a random op with these attrs starts from; None where both are 0: the system says it."""
     mask = 2**64 - 1
     return np.array([0, seed2 & mask, seed & mask], np.uint64) if seed or seed2 else None
 
