@@ -380,3 +380,35 @@ def test_a_file_is_trusted_by_its_digest_or_by_the_caller(tmp_path: Path, monkey
     monkeypatch.setitem(sys.modules, "llvmlite", None)
     with pytest.raises(ProgramFileError, match=r"not trusted(.|\n)*no compiler(.|\n)*trust=True"):
         tf.load(path)
+
+
+@pytest.mark.parametrize("level", ["x86-64-v2", "x86-64-v3"])
+def test_code_for_a_level_gives_the_bits_of_a_session_for_it(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str) -> None:
+    monkeypatch.setenv("GRAPHC_TARGET", level)
+
+    def build() -> None:
+        x = tf.placeholder(tf.float32, (None, 37), name="x")
+        w = tf.Variable(tf.random_normal((37, 19)), name="w")
+        tf.signature([x], {"y": tf.nn.softmax(tf.tanh(tf.matmul(x, w)))})
+
+    model = built(build)
+    save(tmp_path / "p.gcx", model, targets=(level,))
+    program, reference = tf.load(tmp_path / "p.gcx"), Reference(model)
+    assert program.origin == f"machine code for {level}"
+    for rows in (1, 7, 100):
+        x = np.random.default_rng().standard_normal((rows, 37)).astype(np.float32)
+        assert same(program(x=x), reference({"x": x})["y"])
+
+
+def test_convolutions_with_prepared_filters(tmp_path: Path) -> None:
+    def build() -> None:
+        x = tf.placeholder(tf.float32, (None, 8, 8, 16), name="x")
+        w = tf.Variable(tf.random_normal((3, 3, 16, 16)), name="w")
+        tf.signature([x], {"y": tf.nn.relu(tf.nn.conv2d(x, w, [1, 1, 1, 1], "SAME"))})
+
+    model = built(build)
+    program, reference = saved(model, tmp_path), Reference(model)
+    for rows in (1, 5):
+        x = np.random.default_rng().standard_normal((rows, 8, 8, 16)).astype(np.float32)
+        assert same(program(x=x), reference({"x": x})["y"])
