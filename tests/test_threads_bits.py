@@ -75,7 +75,18 @@ def products() -> Built:
     return fetches, {a: normal(10, 83, 601), b: normal(11, 601, 129), c: normal(12, 3, 50, 601)}
 
 
-@pytest.mark.parametrize("build", [mlp, attention, reductions, products])
+def convolutions() -> Built:
+    """Strided, of few channels, of one image more than there are parts; their gradients and second gradients."""
+    x = tf.placeholder(tf.float32, [None, 14, 13, 3])
+    w = [tf.get_variable(f"w{i}", shape, initializer=tf.truncated_normal_initializer(stddev=0.3))
+         for i, shape in enumerate(((5, 5, 3, 20), (3, 3, 20, 36), (3, 3, 36, 4)))]
+    y = tf.nn.relu(tf.nn.conv2d(x, w[0], [1, 2, 2, 1], "SAME"))
+    y = tf.nn.conv2d(tf.nn.conv2d(y, w[1], [1, 1, 1, 1], "SAME"), w[2], [1, 1, 1, 1], "VALID")
+    first = tf.gradients(tf.reduce_sum(y * y), [x, *w])
+    return [y, *first, *tf.gradients(first[2], [x, w[0]])], {x: normal(13, 33, 14, 13, 3)}
+
+
+@pytest.mark.parametrize("build", [mlp, attention, reductions, products, convolutions])
 def test_bits_do_not_depend_on_the_number_of_threads(build: Callable[[], Built]) -> None:
     with tf.Graph().as_default():
         tf.set_random_seed(3)

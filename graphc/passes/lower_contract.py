@@ -22,6 +22,7 @@ from graphc.passes.emit import Emission, factors, window_axes, window_factors
 from graphc.passes.flatten import flatten
 from graphc.passes.indices import add, scale
 from graphc.passes.lower_map import extent, output_params
+from graphc.passes.lower_parts import in_parts
 from graphc.passes.share import share
 from graphc.passes.tidy import Draft, Piece, collapse, finish
 
@@ -63,6 +64,10 @@ def lower_contract(name: str, emission: Emission, outputs: Sequence[Value], prov
     whole = Contract((), (), domain, nest.k, rewrite(nest.a), rewrite(nest.b), acc.name, acc.dtype, body)
     shaped, statements = flatten([Param(p.name, p.dtype, draft.shapes[p.name], p.role) for p in params], (whole,))
     statements = tuple(_in_loops(s, nest) if isinstance(s, Contract) else s for s in share(statements, emission.fresh))
+    if isinstance(node.op.lower, Convolving):
+        parts = in_parts(name, shaped, statements, emission.sites, provenance)
+        if parts is not None:
+            return parts
     return [Piece(*finish(name, shaped, statements, emission.sites, provenance))]
 
 

@@ -25,7 +25,7 @@ from graphc.backends.llvm_cpu.convolution_tiling import Gather
 from graphc.backends.llvm_cpu.epilogue import Epilogue
 from graphc.backends.llvm_cpu.pack import Span
 from graphc.backends.llvm_cpu.panel import Panel
-from graphc.backends.llvm_cpu.patch import Extent, fill, slack
+from graphc.backends.llvm_cpu.patch import Extent, fill, limited, slack
 from graphc.backends.llvm_cpu.render import Context, Renderer
 from graphc.backends.llvm_cpu.tiling import Range, Way
 from graphc.backends.llvm_cpu.window import known
@@ -206,21 +206,10 @@ class _Gather:
     # -- operands -----------------------------------------------------------------------------
 
     def _live(self, context: Context, number: int) -> Value:
-        """Return how many taps of a window count: those before all of its limits."""
-        g, b = self.g, self.b
-        window = g.windows[number]
-        count, (name, zero) = b.i64(window.summeds), (window.summed.name, b.i64(0))
-        assert name is not None
-        for term in g.limits[number]:
-            assert term.right is not None
-            slope = term.slope(name)
-            assert slope is not None and slope > 0
-            start = context.bound({name: zero})
-            rest = self.renderer.scalar(term.right, start) - self.renderer.scalar(term.left, start)
-            # slope * t < rest, or <= rest; rest may be negative
-            bound = b.intrinsic("smax", rest + (slope - 1 if term.is_strict else slope), zero)
-            count = b.intrinsic("smin", count, b.binary("udiv", bound, b.i64(slope)))
-        return count
+        """Return how many taps of a window count."""
+        window = self.g.windows[number]
+        return limited(self.renderer, context, str(window.summed.name), self.b.i64(window.summeds),
+                       self.g.limits[number])
 
     def _write_taps(self, live: list[Value]) -> None:
         """Build the table of where each tap lies in the patch, the last one running fastest."""

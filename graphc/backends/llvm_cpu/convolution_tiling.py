@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc import dtypes
 from graphc.backends.llvm_cpu.correlation_tiling import Correlation, correlation
@@ -26,7 +26,7 @@ from graphc.backends.llvm_cpu.tiling import (
     stride,
     without_units,
 )
-from graphc.backends.llvm_cpu.window import Patch, Term, Window, channel_of, patch_of, split, windows_of
+from graphc.backends.llvm_cpu.window import Patch, Term, Window, bounds_of, channel_of, patch_of, split, windows_of
 from graphc.backends.llvm_cpu.window_kernel import SHORT, Footprint
 from graphc.dtypes import DType
 from graphc.ir import dim
@@ -190,11 +190,18 @@ def _correlation(kernel: Kernel, contract: Contract, target: Target, windows: tu
     columns = Range(contract.n[0][0], size_of(contract.n[0][1])) if contract.n else Range(None, 1)
     if not isinstance(channel.extent, int) or 0 in (columns.extent, channel.extent):
         return None
-    right, way = right_of(kernel, right, columns, windows[-1].summed)
     outer = (*(Range(name, size_of(extent)) for name, extent in contract.batch), *(x for x in m if x != channel))
+    patch = patch_of(kernel, left, windows, channel)
+    limits: tuple[Term, ...] = ()
+    if k and is_zero(patch.outside):  # images beyond the last one of a part are zero, and need not be added
+        limits = bounds_of(patch.terms, k[0].name, frozenset(name for name, _ in contract.batch))
+        patch = replace(patch, terms=tuple(t for t in patch.terms if t not in limits))
+        terms, inside, _ = split(right)
+        right = inside if set(terms) <= set(limits) else right
+    right, way = right_of(kernel, right, columns, windows[-1].summed)
     return correlation(
-        kernel, target, (element, target.vector_bits // (8 * dtype.size), dtype.size), windows,
-        patch_of(kernel, left, windows, channel), channel.extent, k, outer, columns, right, way, contract.body)
+        kernel, target, (element, target.vector_bits // (8 * dtype.size), dtype.size), windows, patch, channel.extent,
+        k, limits, outer, columns, right, way, contract.body)
 
 
 def _others(axes: Iterable[tuple[str, Expr]], windows: tuple[Window, ...]) -> tuple[Range, ...]:
@@ -218,7 +225,7 @@ def _gather(kernel: Kernel, contract: Contract, target: Target, windows: tuple[W
     channel = channel_of(kernel, left, k)
     channels = channel.extent
     assert isinstance(channels, int)
-    limits, right = _limits(right, windows, tuple(name for name, _ in contract.batch))
+    limits, right = _limits(right, windows, frozenset(name for name, _ in contract.batch))
     right, way = right_of(kernel, right, columns, channel)
     vectors = _vectors(-(-columns.extent // lanes))
     last, line = windows[-1], windows[-2] if len(windows) > 1 else None
@@ -287,18 +294,12 @@ def _vectors(count: int) -> int:
     return count if count < 4 else 3 if count % 3 == 0 and count % 2 else 2
 
 
-def _limits(right: Expr, windows: tuple[Window, ...], fixed: tuple[str, ...]) -> tuple[
+def _limits(right: Expr, windows: tuple[Window, ...], fixed: frozenset[str]) -> tuple[
         tuple[tuple[Term, ...], ...], Expr]:
     """Return the terms under which operand b is read that bound the taps of each window from above, whatever else, and
     operand b within these bounds: beyond them it is zero, and need not be added."""
     terms, inside, outside = split(right)
-    zero = is_zero(outside)
-    limits: list[tuple[Term, ...]] = []
-    for w in windows:
-        assert w.summed.name is not None
-        limits.append(tuple(
-            t for t in terms if zero and t.right is not None and (t.slope(w.summed.name) or 0) > 0
-            and walk.free_axes(t.expr) <= {w.summed.name, *fixed}))
+    limits = [bounds_of(terms, w.summed.name, fixed) if is_zero(outside) else () for w in windows]
     taken = [t for bounds in limits for t in bounds]
     if len(taken) != len(terms):
         return tuple(() for _ in windows), right

@@ -23,7 +23,7 @@ from graphc.backends.llvm_cpu.correlation_tiling import Correlation
 from graphc.backends.llvm_cpu.epilogue import Epilogue
 from graphc.backends.llvm_cpu.pack import Span
 from graphc.backends.llvm_cpu.panel import Panel
-from graphc.backends.llvm_cpu.patch import Extent, fill, slack
+from graphc.backends.llvm_cpu.patch import Extent, fill, limited, slack
 from graphc.backends.llvm_cpu.render import Context, Operand, Renderer
 from graphc.backends.llvm_cpu.tiling import Range, Way
 from graphc.backends.llvm_cpu.window import known
@@ -177,9 +177,20 @@ class _Correlation:
         with b.loop(b.i64(0), b.i64(int(dim.product(c.tiles)) * c.tile_size), step=self.tile.lanes) as loop:
             b.store(zero, self._at(self.sums, loop.index))
         self._write_taps()
-        with b.loop(b.i64(0), self.renderer.size(c.blocks)) as blocks:
-            self._block(part, blocks.index)
+        frames = self._frame_count(context)
+        blocks = b.binary("udiv", frames + (c.frame_block - 1), b.i64(c.frame_block)) * c.blocks_of_frame
+        with b.loop(b.i64(0), blocks) as loop:
+            self._block(part, frames, loop.index)
         self._tiles(part, self._finish)
+
+    def _frame_count(self, context: Context) -> Value:
+        """Return how many images the item adds."""
+        c = self.c
+        if not c.limits:
+            return self.renderer.size(c.frame_count)
+        first, *others = c.frames
+        live = limited(self.renderer, context, str(first.name), self.renderer.size(first.extent), c.limits)
+        return live * self.renderer.size(dim.product(axis.extent for axis in others))
 
     def _write_taps(self) -> None:
         """Build the table of where each line of a block lies in the patch."""
@@ -189,7 +200,7 @@ class _Correlation:
             offset = frames.index * c.frame_pitch + lines.index * step
             b.store(offset, b.at(self.taps, frames.index * c.line_block + lines.index, "i64"))
 
-    def _block(self, part: _Part, number: Value) -> None:
+    def _block(self, part: _Part, frame_count: Value, number: Value) -> None:
         """Build the products of one block of positions."""
         c, b, tile = self.c, self.b, self.tile
         rest, place = self._divided(number, -(-c.last.summeds // c.place_block))
@@ -197,8 +208,7 @@ class _Correlation:
         places = self._span(c.last.summed, place, c.place_block)
         lines = self._span(c.line.summed if c.line is not None else Range(None, 1), line, c.line_block)
         first = frame * c.frame_block
-        frames = Span(None, first, b.intrinsic("smin", self.renderer.size(c.frame_count) - first,
-                                               b.i64(c.frame_block)))
+        frames = Span(None, first, b.intrinsic("smin", frame_count - first, b.i64(c.frame_block)))
         with b.loop(b.i64(0), frames.count) as loop:
             inner = self._bound(part.context, c.frames, first + loop.index)
             fill(self.renderer, inner, c.patch, part.channels, tile, self._extents(inner, part, lines, places),

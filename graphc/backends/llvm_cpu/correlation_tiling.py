@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from graphc.backends.llvm_cpu.microkernel import Tile
 from graphc.backends.llvm_cpu.tiling import Range, Way, stride
-from graphc.backends.llvm_cpu.window import Patch, Window
+from graphc.backends.llvm_cpu.window import Patch, Term, Window
 from graphc.backends.llvm_cpu.window_kernel import Footprint
 from graphc.ir import dim
 from graphc.ir.dim import Size
@@ -20,6 +20,7 @@ from graphc.kernel.ir import Expr, Kernel, Load
 from graphc.kernel.target import Target
 
 ITEMS = 16  # items that are worth having
+TYPICAL = 4  # axes outside of the tile whose number is not known
 POSITIONS = 256  # of a block: they outweigh loading and storing the sums
 TALL = 28  # rows of a tile at most
 STEPS = 128  # columns of B that may be read where they lie: rows of it then fit the cache
@@ -32,9 +33,9 @@ class Correlation:
     The tile's rows are channels, or taps of the last window and channels where these lie together (`merges`), of
     `tile_lines` taps along the last window but one; its columns are output channels; its depth is positions.  The sums
     of an item wait in scratch from block to block.  frames: the axes of whole images, stepped one by one or
-    `frame_block` at a time; outer: axes outside of the tile.  line_taps, channel_block, column_block: what an item has
-    of taps of the last window but one, channels, output channels.  line_block, place_block: positions of a block along
-    the last two windows.
+    `frame_block` at a time; limits: the terms that end the first of them early; outer: axes outside of the tile.
+    line_taps, channel_block, column_block: what an item has of taps of the last window but one, channels, output
+    channels.  line_block, place_block: positions of a block along the last two windows.
     """
 
     tile: Tile
@@ -44,6 +45,7 @@ class Correlation:
     pitch: int
     merges: bool
     frames: tuple[Range, ...]
+    limits: tuple[Term, ...]
     outer: tuple[Range, ...]
     columns: Range
     right: Expr
@@ -121,10 +123,9 @@ class Correlation:
         return dim.product(axis.extent for axis in self.frames)
 
     @property
-    def blocks(self) -> Size:
-        """Blocks of positions, one after the other."""
-        each = -(-self.lines // self.line_block) * -(-self.last.summeds // self.place_block)
-        return dim.ceildiv(self.frame_count, self.frame_block) * each
+    def blocks_of_frame(self) -> int:
+        """Blocks of positions of one image, or of as many as are stepped at a time."""
+        return -(-self.lines // self.line_block) * -(-self.last.summeds // self.place_block)
 
     @property
     def items(self) -> Size:
@@ -154,8 +155,9 @@ class Correlation:
 
 
 def correlation(kernel: Kernel, target: Target, tile: tuple[str, int, int], windows: tuple[Window, ...],
-                patch: Patch, channels: int, frames: tuple[Range, ...], outer: tuple[Range, ...], columns: Range,
-                right: Expr, right_way: Way, body: walk.Block) -> Correlation | None:
+                patch: Patch, channels: int, frames: tuple[Range, ...], limits: tuple[Term, ...],
+                outer: tuple[Range, ...], columns: Range, right: Expr, right_way: Way,
+                body: walk.Block) -> Correlation | None:
     """Return how such a sum is cut; tile: element, lanes, bytes.  None where windows lie in no order."""
     element, lanes, size = tile
     last, line = windows[-1], windows[-2] if len(windows) > 1 else None
@@ -171,7 +173,7 @@ def correlation(kernel: Kernel, target: Target, tile: tuple[str, int, int], wind
     width = vectors * lanes
     # An item: all of the filter at first, then parts of it until there are enough.
     outer_items = dim.product(axis.extent for axis in outer) * (1 if merges else last.frees)
-    enough = ITEMS // outer_items if isinstance(outer_items, int) else 1
+    enough = ITEMS // (outer_items if isinstance(outer_items, int) else TYPICAL)
     taps = line.frees if line is not None else 1
     column_block = -(-filters // width) * width
     channel_block, line_taps = channels, taps
@@ -217,8 +219,8 @@ def correlation(kernel: Kernel, target: Target, tile: tuple[str, int, int], wind
     frame_block = max(1, POSITIONS // (place_block * line_block)) if whole else 1
     return Correlation(
         Tile(element, lanes, tall * tile_lines, 0, vectors), windows, patch, channels, pitch, merges, frames,
-        outer, columns, right, right_way, _lies_in_order(kernel, right, right_way, windows, frames), body, tile_lines,
-        tall, line_taps, channel_block, column_block, frame_block, line_block, place_block)
+        limits, outer, columns, right, right_way, _lies_in_order(kernel, right, right_way, windows, frames), body,
+        tile_lines, tall, line_taps, channel_block, column_block, frame_block, line_block, place_block)
 
 
 def _lies_in_order(kernel: Kernel, right: Expr, way: Way, windows: tuple[Window, ...],

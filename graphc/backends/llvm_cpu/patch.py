@@ -16,7 +16,7 @@ from graphc.backends.llvm_cpu.builder import Value
 from graphc.backends.llvm_cpu.microkernel import Tile
 from graphc.backends.llvm_cpu.pack import Span, evaluate_rows, for_vectors, transpose_strip
 from graphc.backends.llvm_cpu.render import Context, Linear, Renderer
-from graphc.backends.llvm_cpu.window import Patch
+from graphc.backends.llvm_cpu.window import Patch, Term
 from graphc.kernel import walk
 from graphc.kernel.ir import Const, Expr, Prim
 
@@ -57,6 +57,20 @@ def _lines(copy: _Copy, context: Context, extents: Sequence[Extent], target: Val
         at = extent.first + loop.index * extent.spacing
         line = b.at(target, loop.index * extent.stride, copy.tile.element)
         _lines(copy, context.bound({extent.axis: at}), extents[1:], line)
+
+
+def limited(renderer: Renderer, context: Context, axis: str, count: Value, terms: Sequence[Term]) -> Value:
+    """Return how many of the values 0 .. count - 1 of `axis` all `terms` hold for; each bounds it from above."""
+    b = renderer.b
+    start = context.bound({axis: b.i64(0)})
+    for term in terms:
+        slope = term.slope(axis)
+        assert term.right is not None and slope is not None and slope > 0
+        rest = renderer.scalar(term.right, start) - renderer.scalar(term.left, start)
+        # slope * i < rest, or <= rest, which may be negative
+        bound = b.intrinsic("smax", rest + (slope - 1 if term.is_strict else slope), b.i64(0))
+        count = b.intrinsic("smin", count, b.binary("udiv", bound, b.i64(slope)))
+    return count
 
 
 class _Copy:

@@ -226,6 +226,12 @@ def _is_run(kernel: Kernel, inside: Expr, window: Window, channel: Range) -> boo
     return not {window.axis, channel.name} & walk.free_axes(walk.map_expr(inside, hide))
 
 
+def bounds_of(terms: Iterable[Term], axis: str | None, fixed: frozenset[str]) -> tuple[Term, ...]:
+    """Return those of `terms` that bound `axis` from above and depend on nothing else but the axes `fixed`."""
+    return () if axis is None else tuple(t for t in terms if t.right is not None and (t.slope(axis) or 0) > 0
+                                         and walk.free_axes(t.expr) <= fixed | {axis})
+
+
 def channel_of(kernel: Kernel, operand: Expr, axes: Iterable[Range]) -> Range:
     """Return that of `axes` whose neighbours lie closest in `operand`; no axis where there is none."""
     found = [axis for axis in axes if contiguous(kernel, operand, axis)]
