@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -142,6 +143,10 @@ WRONG = [
     ("func @f() { %a = Const() {value=array int8[99999999999999999999] all 1, dtype=int8} return %a }", "no memory"),
     ("func @f(%x: float32[" + "(" * 1000 + "N" + ")" * 1000 + "]) { return %x }", "too many parentheses"),
     ("func @f(%x: float32[" + "*".join(["(A+B+C+D+E+F+G+H)"] * 20) + "]) { return %x }", "this size is too long"),
+    ("func @f(%x: float32[" + "*".join(["9" * 99] * 1000) + "]) { return %x }", "this size is too long"),
+    ("func @f(%x: float32[N*" + "9" * 99 + "]) { return %x }", "this size is too long"),
+    ("func @f(%x: float32[4]) { %a = Unpack(%x) {num=1000000000000} return %a }", "gives 1000000000000 values, 1 are"),
+    ("func @f(%x: float32[4]) { %a = Split(%x) {num_split=10000000000, axis=0} : int8[4] return %a }", "values, 1 are"),
     ("func @f(%x: float32[2]) { return %x } func @f(%x: float32[2]) { return %x }", "function @f is defined twice"),
     ("func @f(%x: float32[2]) { return %x ; }", "cannot read ';'"),
 ]
@@ -152,6 +157,19 @@ def test_wrong_texts_say_where(text: str, message: str) -> None:
     with pytest.raises(ParseError) as caught:
         parse(text)
     assert message in str(caught.value)
+
+
+def test_long_strings_take_the_memory_of_their_length() -> None:
+    """A pattern that keeps a way back for each character took a hundred bytes for each."""
+    array = np.frombuffer(np.random.default_rng().bytes(6_000_000), np.uint8)
+    text = 'func @f() { %a = Const() {value=' + show_attr(array) + ', dtype=uint8} return %a "' + "\\n" * 10**6 + '" }'
+    tracemalloc.start()
+    try:
+        function = parse(text)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert np.array_equal(function.nodes[0].attrs["value"], array) and peak < 8 * len(text)
 
 
 PIECES = ["", "(", ")", "%", "%x", "{", "}", "-", "N", "1", "//", "array", "none", "func", '"', ",", "float32", "[",
