@@ -114,7 +114,9 @@ def _dumped(chosen: Chosen, model: Model, target: str, parent: str) -> Compilati
 
 def _show(c: Compilation, written: Written, batches: Sequence[int]) -> None:
     before, after = count_nodes(c.function), count_nodes(c.optimised)
-    rows = [(role, f"{name}  {type}") for role, name, type, _ in signature_rows(c)]
+    ends = signature_rows(c)
+    width = max((len(name) for _, name, _, _ in ends), default=0)
+    rows = [(role, f"{name:<{width}}  {type}".rstrip()) for role, name, type, _ in ends]
     rows += [("parameters", output.count(parameter_count(c.function, trained(c)))),
              ("nodes", f"{output.count(before)} in the graph, {output.count(after)} optimised"),
              ("kernels", output.count(len(c.kernels)))]

@@ -1,6 +1,7 @@
 """`graphc dump FILE`: a model at any stage on its way to machine code, as text, data or a drawing."""
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,9 +20,6 @@ from graphc.kernel.ir import Kernel
 from graphc.kernel.plan import Branch, Call, Copy, Host, Loop, Plan, Step
 from graphc.model import Model
 from graphc.passes.report import plan_text
-from graphc.view.build import scene
-from graphc.view.render import render
-from graphc.view.scene import Scene
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +36,17 @@ class Asked:
 
 
 def _graph(form: str) -> Callable[[Asked], str]:
-    return lambda asked: render(_scene(asked), form, "graph")
+    return lambda asked: _render(asked, form, "graph")
 
 
 def _drawn(form: str) -> Callable[[Asked], str]:
-    return lambda asked: render(_scene(asked), form, _stage(asked))
+    return lambda asked: _render(asked, form, _stage(asked))
 
 
-def _scene(asked: Asked) -> Scene:
-    return scene(asked.compilation, asked.title)
+def _render(asked: Asked, form: str, stage: str | None) -> str:
+    """The drawing; what draws is loaded by name, since its layouts load networkx, which no other dump needs."""
+    scene = importlib.import_module("graphc.view.build").scene(asked.compilation, asked.title)
+    return str(importlib.import_module("graphc.view.render").render(scene, form, stage))
 
 
 def _stage(asked: Asked) -> str | None:

@@ -46,7 +46,7 @@ def test_the_table(graphc: Graphc, model: Path, folder: Path) -> None:
     assert [name for name, _ in rows] == ["input", "output", "output", "parameters", "nodes", "kernels", "batch 10",
                                           "compile time", "target", "written"]
     assert told["parameters"] == "53" and told["kernels"] == "3" and told["target"] == "host"
-    assert told["input"] == "rows  float32 (None, 6)"
+    assert told["input"] == "rows    float32 (None, 6)"
     assert told["written"].startswith("m.gcx, ") and (folder / "m.gcx").exists()
 
 
