@@ -81,6 +81,7 @@ SHAPES = [
     Convolution(2, 2, 130, 36, (3, 3), padding=ONE), Convolution(3, 4, 5, 6, (3, 4)),
     Convolution(5, 6, 8, 12, (3, 3), padding=ONE, groups=4),
     Convolution(6, 5, 6, 4, (3, 3), (2, 2), padding=ONE, groups=2),
+    Convolution(1, 9, 1, 6, (3, 3), padding=ONE), Convolution(9, 1, 7, 6, (3, 3), padding=ONE),
     Convolution(6, 6, 10, 50, (3, 3), padding=((0, 2), (3, 1))), Convolution(4, 70, 9, 100, (3, 3), padding=ONE),
 ]
 

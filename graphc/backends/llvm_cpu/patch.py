@@ -82,7 +82,8 @@ class _Copy:
             renderer, renderer.b, patch, tile, last, stage)
         self.channels, self.is_run = channels, patch.is_run and channels.count.constant == patch.channel.extent
         slopes = [t.slope(last.axis) for t in patch.terms]
-        self.cuts = all(s in (-1, 0, 1) for s in slopes)
+        self.cuts = all(s in (-1, 0, 1) for s in slopes) and not any(
+            patch.channel.name in walk.free_axes(t.expr) for t in patch.terms)
         self.terms = list(zip(patch.terms, slopes, strict=True))
 
     def row(self, context: Context, target: Value) -> None:
