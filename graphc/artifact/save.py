@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc import __version__
+import graphc
 from graphc import options as settings
 from graphc.artifact.contents import (
     DEFAULTS,
@@ -163,7 +163,7 @@ class _Writing:
                   for name, t in outputs.items()),
             tuple(op.name for op in targets), frozenset(defaults))
         header = Header(
-            __version__, llvm_version() if processors else "", ABI, driver_id() if processors else "", self.options,
+            graphc.__version__, llvm_version() if processors else "", ABI, driver_id() if processors else "", self.options,
             saved, tuple(fetches.index(t) for t in outputs.values()), tuple(t.op.inputs[0].op.name for t in asked),
             counters, tuple(variants), tuple(processors))
         read_header(header_json(header))
