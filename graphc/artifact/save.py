@@ -162,9 +162,9 @@ class _Writing:
                                                     for n in types[fetches.index(t)].shape))
                   for name, t in outputs.items()),
             tuple(op.name for op in targets), frozenset(defaults))
+        made_by = (graphc.__version__, llvm_version() if processors else "", ABI, driver_id() if processors else "")
         header = Header(
-            graphc.__version__, llvm_version() if processors else "", ABI, driver_id() if processors else "", self.options,
-            saved, tuple(fetches.index(t) for t in outputs.values()), tuple(t.op.inputs[0].op.name for t in asked),
+            *made_by, self.options, saved, tuple(fetches.index(t) for t in outputs.values()), tuple(t.op.inputs[0].op.name for t in asked),
             counters, tuple(variants), tuple(processors))
         read_header(header_json(header))
         return header, self.sections
