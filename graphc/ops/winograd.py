@@ -16,17 +16,17 @@ Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVP
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from graphc.dtypes import float32, int64
+from graphc.dtypes import float32
 from graphc.ir import dim
 from graphc.ir.dim import Size
 from graphc.ir.types import PartialType, TensorType
-from graphc.kernel.ir import Axis, Contract, Expr, For, If, Let, Load, Local, Stmt, Store, Var, const, index
+from graphc.kernel.ir import Axis, Contract, Expr, For, If, Load, Local, Stmt, Store, Var, const, index
 from graphc.kernel.ir import size as size_of
 from graphc.kernel.primitives import prim
 from graphc.kernel.winograd import TAPS, TRANSFORMS, Transform, sandwich
@@ -45,9 +45,22 @@ from graphc.ops.base import (
     register,
 )
 from graphc.ops.rules import check_same_dtype, require_rank, typed
+from graphc.ops.winograd_tiles import (
+    STRIP,
+    UNIT,
+    Cover,
+    Grid,
+    add,
+    binder,
+    floats,
+    grid_of,
+    locate,
+    loop,
+    strips_of,
+    times,
+    transformed,
+)
 
-STRIP = 16  # output channels that lie together: a cache line
-UNIT = 4  # tiles of a block are a multiple of it
 MOST = 24  # and of a full block, of it: the heights of the usual register tiles divide it
 SCRATCH = 640 << 10  # bytes of scratch that a block aims at: it stays in the second-level cache beside the filters
 WIDEST = 4 * MOST  # tiles of a block at most
@@ -56,11 +69,6 @@ FEWEST = 12  # tiles that a block is not cut below to have so many; twice that w
 NEAR = 768 << 10  # bytes of transformed filters that stay in the second-level cache
 
 _LATER = NoGradient("it takes the place of a convolution after differentiation")
-
-
-def strips_of(channels: int) -> int:
-    """Return how many strips hold `channels` output channels."""
-    return -(-channels // STRIP)
 
 
 # -- the filters ------------------------------------------------------------------------------------------------------
@@ -79,7 +87,7 @@ def _filter_infer(ctx: Inference) -> Sequence[PartialType]:
 
 def _filter_reference(call: Call) -> Any:
     (w,) = call.arrays
-    g = _floats(TRANSFORMS[call.attrs["tile"]].filter)
+    g = floats(TRANSFORMS[call.attrs["tile"]].filter)
     if call.attrs["turned"]:
         w = w[::-1, ::-1].swapaxes(2, 3)
     u = np.einsum("ai,bj,ijco->abco", g, g, w)
@@ -89,18 +97,14 @@ def _filter_reference(call: Call) -> Any:
     return np.ascontiguousarray(u.reshape(*u.shape[:2], -1, STRIP).swapaxes(1, 2))
 
 
-def _floats(matrix: Sequence[Sequence[Any]]) -> np.ndarray:
-    return np.array([[float(c) for c in row] for row in matrix])
-
-
 def _filter_body(r: Routine) -> tuple[Stmt, ...]:
     """Lanes run along the strip, the output channels, which lie side by side in the filter too, unless it is turned."""
     transform, turned = TRANSFORMS[r.attrs["tile"]], r.attrs["turned"]
     (_, strips, inner, _), shape = r.out_types[0].shape, r.in_types[0].shape
     outer = shape[2] if turned else shape[3]
     strip, channel, lane = (Axis(r.fresh(stem)) for stem in ("q", "c", "e"))
-    out = _add(_times(strip, STRIP), lane)
-    lets, bind = _binder(r.fresh)
+    out = add(times(strip, STRIP), lane)
+    lets, bind = binder(r.fresh)
 
     def weight(i: int, j: int) -> Expr:
         at = (index(TAPS - 1 - i), index(TAPS - 1 - j), out, channel) if turned else (index(i), index(j), channel, out)
@@ -111,7 +115,7 @@ def _filter_body(r: Routine) -> tuple[Stmt, ...]:
     for a, row in enumerate(sandwich(transform.filter, weight, bind)):
         lets += [Store(r.output(0), (index(a * transform.reach + b), strip, channel, lane), value)
                  for b, value in enumerate(row)]
-    return (_for(strip, strips, _for(channel, inner, _for(lane, STRIP, *lets))),)
+    return (loop(strip, strips, loop(channel, inner, loop(lane, STRIP, *lets))),)
 
 
 def _filter_samples() -> list[Sample]:
@@ -132,15 +136,13 @@ register(Op(
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """How the tiles of all images are numbered, and cut into blocks.
+    """How tiles are cut into blocks.
 
-    down, across: tiles of an image.  count: of all images.  most: tiles of a block at most; rows: of each block but
-    the last one, as even as units allow.  strips: of all output channels; part: of a block.
+    most: tiles of a block at most; rows: of each block but the last one, as even as units allow.  strips: of all output
+    channels; part: of a block.
     """
 
-    down: int
-    across: int
-    count: Size
+    grid: Grid
     most: int
     rows: Size
     strips: int
@@ -148,7 +150,7 @@ class Tiles:
 
     @property
     def blocks(self) -> Size:
-        return dim.ceildiv(self.count, self.rows)
+        return dim.ceildiv(self.grid.count, self.rows)
 
     @property
     def parts(self) -> Size:
@@ -161,9 +163,8 @@ def tiles_of(transform: Transform, images: Size, height: int, width: int, channe
     A block is as large as its scratch allows, and smaller where there would be few of them; where that does not give
     work for several threads either, the output channels are cut too, and each part transforms the data again.
     """
-    down, across = -(-height // transform.tile), -(-width // transform.tile)
-    count = images * (down * across)
-    strips = strips_of(outputs)
+    grid, strips = grid_of(images, (height, width), transform.tile), strips_of(outputs)
+    count = grid.count
     each = transform.points * 4 * (channels + (strips + 2) * STRIP)
     most = min(WIDEST, max(MOST, SCRATCH // each // MOST * MOST))
     fewest = FEWEST if transform.points * channels * strips * STRIP * 4 <= NEAR else 2 * FEWEST
@@ -174,7 +175,7 @@ def tiles_of(transform: Transform, images: Size, height: int, width: int, channe
     if strips >= 8:
         wanted = dim.minimum(strips // 4, dim.floordiv(ITEMS, dim.maximum(1, dim.ceildiv(count, rows))))
         part = dim.ceildiv(strips, dim.maximum(1, wanted) * 2) * 2
-    return Tiles(down, across, count, most, rows, strips, part)
+    return Tiles(grid, most, rows, strips, part)
 
 
 def _infer(ctx: Inference) -> Sequence[PartialType]:
@@ -199,7 +200,7 @@ def _reference(call: Call) -> Any:
     rows, columns = min(x.shape[1], padded.shape[1] - top), min(x.shape[2], padded.shape[2] - left)
     padded[:, top:top + rows, left:left + columns] = x[:, :rows, :columns]
     windows = np.lib.stride_tricks.sliding_window_view(padded, (reach, reach), (1, 2))[:, ::m, ::m]
-    data, output = _floats(transform.data), _floats(transform.output)
+    data, output = floats(transform.data), floats(transform.output)
     v = np.einsum("ai,bj,nyxcij->abnyxc", data, data, windows)
     filters = u.swapaxes(1, 2).reshape(reach, reach, channels, -1)[..., :outputs]
     products = np.einsum("abnyxc,abco->abnyxo", v, filters)
@@ -209,99 +210,26 @@ def _reference(call: Call) -> Any:
 
 def _body(s: Stages) -> tuple[Stmt, ...]:
     transform = TRANSFORMS[s.attrs["tile"]]
-    images, _, _, channels = s.in_types[0].shape
+    images, *size, channels = s.in_types[0].shape
     (height, width), outputs = s.attrs["size"], s.attrs["channels"]
-    assert isinstance(channels, int)
+    assert isinstance(size[0], int) and isinstance(size[1], int) and isinstance(channels, int)
     t = tiles_of(transform, images, height, width, channels, outputs)
     block, part = Axis(s.fresh("b")), Axis(s.fresh("q"))
     start = prim("mul", block, size_of(t.rows))
-    rows = prim("min", size_of(t.rows), prim("sub", size_of(t.count), start))
+    rows = prim("min", size_of(t.rows), prim("sub", size_of(t.grid.count), start))
     first = prim("mul", part, size_of(t.part)) if t.strips >= 8 else index(0)
     strips = prim("min", size_of(t.part), prim("sub", size_of(t.strips), first)) if t.strips >= 8 else index(t.strips)
     # A tile for each point, row by row; a cache line to spare keeps the points of one tile apart in the cache.
     v, m = (Local(s.fresh(stem), float32, (transform.points, t.most * row + STRIP), "block")
             for stem, row in (("v", channels), ("m", t.strips * STRIP)))
+    cover = Cover(transform.data, (size[0], size[1]), channels, s.attrs["before"], lambda at, ok: s.load(0, at, ok))
     body: tuple[Stmt, ...] = (
-        v, m, _gather(s, transform, t, v.name, start, rows),
+        v, m, transformed(s.fresh, t.grid, cover, v.name, channels, start, rows),
         _multiply(s, transform, t, v.name, m.name, rows, first, strips),
         _scatter(s, transform, t, m.name, start, rows, first, strips))
     if t.strips >= 8:
-        body = (_for(part, t.parts, *body),)
-    return (_for(block, t.blocks, *body),)
-
-
-@dataclass(frozen=True, slots=True)
-class _Tile:
-    """Where a tile lies: its image, and its first row and column in units of tiles."""
-
-    image: Expr
-    down: Expr
-    across: Expr
-
-
-def _locate(s: Stages, t: Tiles, number: Expr) -> tuple[_Tile, list[Stmt]]:
-    """Return the place of a tile, and the statements that compute it."""
-    inside = prim("floormod", number, index(t.down * t.across))
-    values = (prim("floordiv", number, index(t.down * t.across)), prim("floordiv", inside, index(t.across)),
-              prim("floormod", inside, index(t.across)))
-    lets = [Let(s.fresh("at"), value) for value in values]
-    return _Tile(*(Var(let.name, int64) for let in lets)), list(lets)
-
-
-def _gather(s: Stages, transform: Transform, t: Tiles, v: str, start: Expr, rows: Expr) -> Stmt:
-    """The first stage: the windows of all tiles, transformed."""
-    _, height, width, channels = s.in_types[0].shape
-    assert isinstance(height, int) and isinstance(width, int) and isinstance(channels, int)
-    number = Axis(s.fresh("t"))
-    tile, statements = _locate(s, t, _add(start, number))
-    ys, y_inside = _reach(s, transform, tile.down, s.attrs["before"][0], t.down, height, statements)
-    xs, x_inside = _reach(s, transform, tile.across, s.attrs["before"][1], t.across, width, statements)
-
-    def channel_loop(predicated: bool) -> Stmt:
-        channel = Axis(s.fresh("c"))
-        lets, bind = _binder(s.fresh)
-
-        def element(i: int, j: int) -> Expr:
-            at = (tile.image, ys[i], xs[j], channel)
-            return s.load(0, at, _both(y_inside[i], x_inside[j]) if predicated else None)
-
-        for a, row in enumerate(sandwich(transform.data, element, bind)):
-            lets += [Store(v, (index(a * transform.reach + b), _add(_times(number, channels), channel)), value)
-                     for b, value in enumerate(row)]
-        return _for(channel, channels, *lets)
-
-    edges = [e for e in (y_inside[0], y_inside[-1], x_inside[0], x_inside[-1]) if e is not None]
-    if not edges:
-        statements.append(channel_loop(False))
-    elif t.down < 3 or t.across < 3:  # hardly a tile lies inside
-        statements.append(channel_loop(True))
-    else:
-        inside = Let(s.fresh("inside"), _all(edges))
-        statements += [inside, If(Var(inside.name, inside.value.dtype), (channel_loop(False),), (channel_loop(True),))]
-    return For(number.name, rows, tuple(statements), True)
-
-
-def _reach(s: Stages, transform: Transform, tile: Expr, before: int, tiles: int, size: int,
-           statements: list[Stmt]) -> tuple[list[Expr], list[Expr | None]]:
-    """Return, along one axis, the positions that a tile reads, and which of them are inside of the data (None: always).
-    What is named on the way is added to `statements`."""
-    first = Let(s.fresh("at"), _add(_times(tile, transform.tile), index(-before)))
-    statements.append(first)
-    places: list[Expr] = []
-    inside: list[Expr | None] = []
-    last = (tiles - 1) * transform.tile - before
-    for i in range(transform.reach):
-        place = _add(Var(first.name, int64), index(i))
-        conditions = ([prim("le", index(0), place)] if i < before else []) + (
-            [prim("lt", place, index(size))] if last + i >= size else [])
-        places.append(place)
-        if conditions:
-            let = Let(s.fresh("in"), _all(conditions))
-            statements.append(let)
-            inside.append(Var(let.name, let.value.dtype))
-        else:
-            inside.append(None)
-    return places, inside
+        body = (loop(part, t.parts, *body),)
+    return (loop(block, t.blocks, *body),)
 
 
 def _multiply(s: Stages, transform: Transform, t: Tiles, v: str, m: str, rows: Expr, first: Expr,
@@ -313,14 +241,14 @@ def _multiply(s: Stages, transform: Transform, t: Tiles, v: str, m: str, rows: E
     return Contract(
         ((point.name, index(transform.points)),), ((row.name, rows),),
         ((strip.name, strips), (lane.name, index(STRIP))), ((channel.name, size_of(channels)),),
-        Load(v, (point, _add(_times(row, channels), channel)), float32),
-        s.load(1, (point, _add(first, strip), channel, lane)), acc, float32,
+        Load(v, (point, add(times(row, channels), channel)), float32),
+        s.load(1, (point, add(first, strip), channel, lane)), acc, float32,
         (Store(m, (point, _sum_at(t, row, strip, lane)), Var(acc, float32)),))
 
 
 def _sum_at(t: Tiles, row: Expr, strip: Expr, lane: Expr) -> Expr:
     """Return where the sum of a tile and an output channel lies, for each point."""
-    return _add(_add(_times(row, t.strips * STRIP), _times(strip, STRIP)), lane)
+    return add(add(times(row, t.strips * STRIP), times(strip, STRIP)), lane)
 
 
 def _scatter(s: Stages, transform: Transform, t: Tiles, sums: str, start: Expr, rows: Expr, first: Expr,
@@ -328,25 +256,25 @@ def _scatter(s: Stages, transform: Transform, t: Tiles, sums: str, start: Expr, 
     """The third stage: the sums transformed back, and what follows them."""
     (height, width), outputs, side = s.attrs["size"], s.attrs["channels"], transform.tile
     number, strip, lane = (Axis(s.fresh(stem)) for stem in ("t", "s", "e"))
-    tile, statements = _locate(s, t, _add(start, number))
-    channel = _add(_times(_add(first, strip), STRIP), lane)
-    lets, bind = _binder(s.fresh)
+    tile, statements = locate(s.fresh, t.grid, add(start, number))
+    channel = add(times(add(first, strip), STRIP), lane)
+    lets, bind = binder(s.fresh)
 
     def element(i: int, j: int) -> Expr:
         return Load(sums, (index(i * transform.reach + j), _sum_at(t, number, strip, lane)), float32)
 
     values = list(sandwich(transform.output, element, bind))
-    ys, xs = ([_add(_times(place, side), index(i)) for i in range(side)] for place in (tile.down, tile.across))
+    ys, xs = ([add(times(place, side), index(i)) for i in range(side)] for place in (tile.down, tile.across))
     points = [(i, j) for i in range(side) for j in range(side)]
     shared, each = s.finish([((tile.image, ys[i], xs[j], channel), values[i][j]) for i, j in points])
     after: list[Stmt] = list(shared)
     for i in range(side):
         row: list[Stmt] = []
         for j in range(side):
-            row += _where(s, _unless_certain(xs[j], j, t.across, side, width), each[i * side + j])
-        after += _where(s, _unless_certain(ys[i], i, t.down, side, height), row)
+            row += _where(s, _unless_certain(xs[j], j, t.grid.across, side, width), each[i * side + j])
+        after += _where(s, _unless_certain(ys[i], i, t.grid.down, side, height), row)
     inside = prim("lt", channel, index(outputs)) if outputs % STRIP else None
-    body = _for(lane, STRIP, *lets, *_where(s, inside, after))
+    body = loop(lane, STRIP, *lets, *_where(s, inside, after))
     return For(number.name, rows, (*statements, For(strip.name, strips, (body,), True)), True)
 
 
@@ -357,45 +285,6 @@ def _unless_certain(place: Expr, i: int, tiles: int, tile: int, size: int) -> Ex
 
 def _where(s: Stages, condition: Expr | None, body: Sequence[Stmt]) -> list[Stmt]:
     return list(body) if condition is None else [If(condition, tuple(body))]
-
-
-# -- small parts of kernels -------------------------------------------------------------------------------------------
-
-
-def _binder(fresh: Callable[[str], str]) -> tuple[list[Stmt], Callable[[Expr], Expr]]:
-    """Return an empty list of statements, and the function that names a value by a Let in it."""
-    statements: list[Stmt] = []
-
-    def bind(value: Expr) -> Expr:
-        let = Let(fresh("w"), value)
-        statements.append(let)
-        return Var(let.name, value.dtype)
-
-    return statements, bind
-
-
-def _for(axis: Axis, extent: Size, *body: Stmt) -> For:
-    return For(axis.name, size_of(extent), body, True)
-
-
-def _add(a: Expr, b: Expr) -> Expr:
-    zero = index(0)
-    return b if a == zero else a if b == zero else prim("add", a, b)
-
-
-def _times(a: Expr, n: int) -> Expr:
-    return prim("mul", a, index(n))
-
-
-def _both(a: Expr | None, b: Expr | None) -> Expr | None:
-    return prim("and", a, b) if a is not None and b is not None else a if a is not None else b
-
-
-def _all(conditions: Sequence[Expr]) -> Expr:
-    total = conditions[0]
-    for c in conditions[1:]:
-        total = prim("and", total, c)
-    return total
 
 
 # -- samples ----------------------------------------------------------------------------------------------------------

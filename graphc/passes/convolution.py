@@ -22,7 +22,7 @@ from graphc.ir.function import Builder, Function, Node, Value, rewrite
 from graphc.kernel.winograd import TAPS, TRANSFORMS, Transform
 from graphc.ops.base import Kind, lookup
 from graphc.ops.convolution_window import Geometry, geometry
-from graphc.ops.winograd import STRIP, UNIT, strips_of
+from graphc.ops.winograd_tiles import STRIP, UNIT, strips_of
 from graphc.options import Options
 from graphc.passes.bodies import everywhere
 
