@@ -76,7 +76,7 @@ def ls(kind: str | None, as_json: bool) -> None:
         click.echo(f"\n{len(entries)} in all ({listed}): {output.size(total)} in {folder}")
 
 
-@cache_command.command("why")
+@cache_command.command("why", short_help="Say what an entry is.")
 @click.argument("key")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def why(key: str, as_json: bool) -> None:

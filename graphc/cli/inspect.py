@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from graphc.cli import output
-from graphc.cli.kind import OutFile
+from graphc.cli.kind import OutFile, is_saved
 from graphc.cli.output import Table
-from graphc.cli.settings import choose, model_options
+from graphc.cli.settings import choose, model_options, read_saved
 from graphc.inspection import memory
 from graphc.inspection.compilation import Compilation
 from graphc.inspection.layers import Layer, at, flops, layers, parameter_count, shape_text
@@ -66,11 +66,22 @@ def inspect_command(file: Path, fetch: tuple[str, ...], feed: tuple[str, ...], l
             s: _AS_DATA[s](compilation, batch, depth) for s in wanted})
         return
     _headline(compilation, file.name)
+    if is_saved(file):
+        click.echo(_saved_as(file))
     for section in wanted:
         click.echo()
         _AS_TEXT[section](compilation, batch, depth)
     if plot:
         click.echo(f"\nmemory plan drawn: {plot}")
+
+
+def _saved_as(file: Path) -> str:
+    """What a saved program holds besides what it computes."""
+    contents, trusted = read_saved(file)
+    header = contents.header
+    code = ", ".join(p.name if p.cpu in (p.name, "") else f"{p.name} ({p.cpu})" for p in header.processors) or "none"
+    return f"saved by graphc {header.graphc}: machine code for {code}, {'' if trusted else 'not '}trusted; " \
+           f"{output.several(len(header.variants), 'variant')}"
 
 
 def trained(compilation: Compilation) -> set[str] | None:

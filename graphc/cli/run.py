@@ -96,8 +96,11 @@ def _refuse(ctx: click.Context, names: Sequence[str], reason: str) -> None:
 
 def _saved(ctx: click.Context, file: Path, arguments: Sequence[str], given: Mapping[str, Any]) -> None:
     """Run a saved program; its options may stand behind FILE too."""
-    inner = click.Command(str(file), params=[*_FOR_SAVED, click.Argument(["inputs"], nargs=-1)], add_help_option=False)
-    late = inner.make_context(str(file), list(arguments), parent=ctx).params
+    name = f"{ctx.command_path} {file}"
+    inner = click.Command(name, params=[*_FOR_SAVED, click.Argument(["inputs"], nargs=-1)],
+                          help="Run this saved program on INPUTS: NAME=FILE.npy, NAME=VALUE (JSON) or FILE.npz.  "
+                               f"`graphc inspect {file}` tells their names and types.")
+    late = inner.make_context(name, list(arguments), help_option_names=ctx.help_option_names).params
     both = {name: late[name] or given[name] for name in SAVED_ONLY}
     ctx.meta["command"] = ("graphc run", str(file), *arguments)
     run = importlib.import_module("graphc.cli.saved").run_saved

@@ -13,7 +13,7 @@ import click
 
 from graphc.artifact.contents import ir_section
 from graphc.artifact.format import read_file
-from graphc.artifact.load import read_contents
+from graphc.artifact.load import Contents, read_contents
 from graphc.artifact.recompile import read_function
 from graphc.cli.environment import environment
 from graphc.cli.kind import is_saved
@@ -23,6 +23,7 @@ from graphc.inspection.compilation import Compilation, record, record_function
 from graphc.kernel.target import NAMED
 from graphc.model import Model, load_model
 from graphc.options import Options
+from graphc.runtime.cache import store_in
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -52,8 +53,8 @@ class Chosen:
         if self.fetch or self.feed:
             raise click.UsageError(f"{self.file} is a saved program, whose inputs and results are settled: "
                                    "--fetch and --feed are for model files")
+        contents, _ = read_saved(self.file)
         try:
-            contents = read_contents(read_file(self.file))
             function = read_function(contents.sections[ir_section(0)])
         except ProgramFileError as error:
             raise ProgramFileError(f"{self.file}: {error}") from None
@@ -63,6 +64,16 @@ class Chosen:
         ports = (*header.signature.inputs, *header.signature.outputs)
         return record_function(function, options, {p.tensor.removesuffix(":0"): p.name for p in ports},
                                header.signature.targets)
+
+
+def read_saved(file: Path) -> tuple[Contents, bool]:
+    """Return what is in a saved program, and whether its machine code is trusted.  Raises ProgramFileError."""
+    try:
+        container = read_file(file)
+        trusted = store_in(environment().cache_path).get("trusted", container.digest) is not None
+        return read_contents(container), trusted
+    except ProgramFileError as error:
+        raise ProgramFileError(f"{file}: {error}") from None
 
 
 def model_options(command: F) -> F:

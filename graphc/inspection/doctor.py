@@ -36,9 +36,12 @@ from graphc.session import Session
 PYTHONS = ((3, 11), (3, 14))
 """The first Python that is supported, and the first that is not."""
 REQUIRED = ("numpy", "llvmlite", "numba", "networkx", "safetensors", "rich", "click")
-EXTRAS = {"data": ("scikit-learn", "sklearn"), "viz": ("matplotlib", "matplotlib"),
-          "cuda": ("numba-cuda", "numba_cuda")}
-"""Extra of the package -> (distribution, module) that it brings."""
+EXTRAS = {
+    "data": (("scikit-learn", "sklearn"), ("pillow", "PIL")), "viz": (("matplotlib", "matplotlib"), ("pillow", "PIL")),
+    "tensorboard": (("tensorboard", "tensorboard"),), "onnx": (("onnx", "onnx"),),
+    "cuda": (("numba-cuda", "numba_cuda"),),
+}
+"""Extra of the package -> (distribution, module) of what it brings for graphc to import."""
 TELLING = ("sse4.2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512bf16", "amx-bf16", "neon",
            "sve", "bf16")
 """The processor's features that change the code, or that a reader looks for."""
@@ -101,10 +104,11 @@ def _version(distribution: str, module: str) -> str:
 
 def extras() -> Iterator[Fact]:
     """The optional parts.  That one is absent is no problem."""
-    for extra, (distribution, module) in EXTRAS.items():
-        version = _version(distribution, module)
-        yield Fact("extras", extra, f"{distribution} {version}" if version else
-                   f"not installed: pip install 'graphc[{extra}]' brings {distribution}")
+    for extra, parts in EXTRAS.items():
+        there = [(distribution, _version(distribution, module)) for distribution, module in parts]
+        missing = [distribution for distribution, version in there if not version]
+        yield Fact("extras", extra, f"{', '.join(missing)} not installed: pip install 'graphc[{extra}]'" if missing else
+                   ", ".join(f"{distribution} {version}" for distribution, version in there))
 
 
 def variables(environment: Mapping[str, str]) -> Iterator[Fact]:

@@ -59,7 +59,7 @@ def test_json_and_timings(graphc: Graphc, model: Path, folder: Path) -> None:
     assert told["passes"][0]["nodes_before"] == told["nodes_before"]
     assert [p["name"] for p in told["passes"]][-2:] == ["fuse", "order"]
     text = graphc("compile", model, "--timings").stdout
-    assert "\npasses\n" in text and "\nkernels (compiled, or read from the cache)\n" in text
+    assert "\npasses\n" in text and "\nkernels, compiled anew\n" in text
 
 
 def test_the_passes_are_dumped(graphc: Graphc, model: Path, folder: Path) -> None:
@@ -156,6 +156,12 @@ def test_wrong_inputs_of_a_saved_program(graphc: Graphc, model: Path, folder: Pa
         assert message in stderr.replace("\n       ", "") and "Traceback" not in stderr
     assert "--check-numerics is for scripts" in graphc("run", "--check-numerics", "model.gcx", code=2).stderr
     assert "--trust is for saved programs" in graphc("run", "--trust", model, code=2).stderr
+
+
+def test_help_of_a_saved_program(graphc: Graphc, model: Path) -> None:
+    graphc("compile", model)
+    text = graphc("run", "model.gcx", "--help").stdout
+    assert text.startswith("Usage: graphc run model.gcx [OPTIONS] [INPUTS]...\n") and "--trust" in text
 
 
 def test_a_program_that_another_made(graphc: Graphc, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

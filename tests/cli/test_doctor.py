@@ -4,7 +4,9 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -88,3 +90,17 @@ def test_no_driver() -> None:
 
     facts = list(doctor.devices(absent))
     assert [f.value for f in facts] == ["used", "none: this system has no NVIDIA driver"]
+
+
+def test_what_is_looked_for_is_what_the_package_names() -> None:
+    project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())["project"]
+
+    def names(requirements: list[str]) -> set[str]:
+        return {re.split(r"[\[>=<]", r)[0] for r in requirements}
+
+    assert names(project["dependencies"]) == set(doctor.REQUIRED)
+    extras = {name: names(r) for name, r in project["optional-dependencies"].items() if name not in (
+        "test", "dev", "bench")}
+    assert extras.keys() == doctor.EXTRAS.keys()
+    for name, wanted in extras.items():
+        assert {distribution for distribution, _ in doctor.EXTRAS[name]} <= wanted, name

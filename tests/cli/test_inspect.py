@@ -110,11 +110,15 @@ def test_the_memory_plan_drawn(graphc: Graphc, model: Path, folder: Path) -> Non
     assert "not supported" in graphc("inspect", model, "--plot", "plan.xyz", code=2).stderr
 
 
-def test_a_saved_program(graphc: Graphc, model: Path) -> None:
+def test_a_saved_program(graphc: Graphc, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graphc("compile", model, "-o", "model.gcx")
     whole = graphc("inspect", model, "--show", "signature", "--show", "layers", "--show", "kernels").stdout
     saved = graphc("inspect", "model.gcx", "--show", "signature", "--show", "layers", "--show", "kernels").stdout
-    assert saved.replace("model.gcx", "model.py", 1) == whole
+    head, told, rest = saved.split("\n", 2)
+    assert f"{head.replace('model.gcx', 'model.py')}\n{rest}" == whole
+    assert told.startswith("saved by graphc ") and told.endswith(", trusted; 1 variant")
+    monkeypatch.setenv("GRAPHC_CACHE_DIR", "")
+    assert "), not trusted; 1 variant\n" in graphc("inspect", "model.gcx", "--show", "signature").stdout
     assert "are computed by one kernel" in graphc("inspect", "model.gcx", "--why", "first/dense/MatMul",
                                                   "first/dense/Tanh").stdout
     assert "whose inputs and results are settled" in graphc("inspect", "model.gcx", "--fetch", "best", code=2).stderr
