@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from graphc.backends.llvm_cpu.builder import Value
 from graphc.backends.llvm_cpu.convolution_tiling import Gather
 from graphc.backends.llvm_cpu.epilogue import Epilogue
-from graphc.backends.llvm_cpu.pack import Span
+from graphc.backends.llvm_cpu.pack import Span, transpose_panel
 from graphc.backends.llvm_cpu.panel import Panel
 from graphc.backends.llvm_cpu.patch import Extent, fill, limited, slack
 from graphc.backends.llvm_cpu.render import Context, Renderer
@@ -50,12 +50,12 @@ class _Areas:
 
 def _areas(g: Gather) -> _Areas:
     tile = g.tile
-    patch = (dim.product(g.patch_shape) + g.tall * g.last.free_step) * g.pitch + slack(g.patch, tile, g.pitch)
+    patch = g.patch_size + slack(g.patch, tile, g.pitch, g.is_planar)
     panels = g.column_block // tile.columns if g.keeps_panels else 1
-    counts = (int(patch), panels * g.depth * tile.columns + tile.lanes * tile.columns,
-              max(tile.columns * _stage_step(g) if g.right_way is Way.STAGED else 0, tile.lanes * (tile.lanes + 2)),
-              tile.size,
-              tile.columns * _turned_step(g) if g.turns_tile else 0, g.taps * 8 // tile.bytes)
+    counts = (patch, panels * g.depth * tile.columns + tile.lanes * tile.columns,
+              max(tile.columns * _stage_step(g) if g.right_way is Way.STAGED or g.is_planar else 0,
+                  tile.lanes * (tile.lanes + 2)),
+              g.tile_size, _turned_size(g), g.taps * 8 // tile.bytes)
     starts = [0]
     for count in counts:
         starts.append(starts[-1] + -(-count * tile.bytes // 64) * 64)
@@ -64,6 +64,13 @@ def _areas(g: Gather) -> _Areas:
 
 def _stage_step(g: Gather) -> int:
     return g.channels + g.tile.lanes
+
+
+def _turned_size(g: Gather) -> int:
+    """Elements of a line of a tile, turned: positions for channels, or the other way round."""
+    if g.is_planar:
+        return 0 if g.turns_tile else (g.tall + g.tile.lanes) * g.tile.columns
+    return g.tile.columns * _turned_step(g) if g.turns_tile else 0
 
 
 def _turned_step(g: Gather) -> int:
@@ -102,7 +109,7 @@ class _Gather:
                     areas.patch, areas.right, areas.stage, areas.sums, areas.turned, areas.taps))
         self.panel = Panel(renderer, kernel, g.right, g.right_way, g.columns, g.tile, self.stage, _stage_step(g))
         self.epilogue = Epilogue(renderer, g.tile, g.body, statement.acc, statement.acc_dtype,
-                                 self.turned if g.turns_tile else None, _turned_step(g))
+                                 self.turned if g.turns_tile and not g.is_planar else None, _turned_step(g))
 
     def _at(self, base: Value, offset: Value) -> Value:
         return self.b.at(base, offset, self.tile.element)
@@ -157,7 +164,7 @@ class _Gather:
         g, b, tile = self.g, self.b, self.tile
         channels = Span(g.patch.channel.name, b.i64(0), b.i64(g.channels))
         fill(self.renderer, context, g.patch, channels, tile, self._extents(context, live, lines, places), self.patch,
-             self.stage)
+             self.stage, g.pitch if g.is_planar else 0)
         with b.loop(b.i64(0), columns.count, step=tile.columns) as across:
             part = self._panel(columns, across.index)
             right = self._right(context, part, live, across.index)
@@ -175,7 +182,7 @@ class _Gather:
     def _runs(self, places: Value) -> list[tuple[Value, Value, int]]:
         """Return runs of equal tiles along the last window: their first position, number and width."""
         b, tall = self.b, self.g.tall
-        if places.constant is None:
+        if places.constant is None or self.g.is_planar:
             return [(b.i64(0), b.binary("udiv", places + (tall - 1), tall), tall)]
         number = -(-places.constant // tall)
         low = number * tall - places.constant
@@ -191,17 +198,24 @@ class _Gather:
         count = b.i64(1)
         for tap in taps:
             count = count * tap
-        function = window_kernel(b.module, self.tile, g.footprint(width))
+        function = window_kernel(b.module, self.tile, g.footprint(width), g.filters)
         operands = (place, self.taps, count, run * g.channels, *right, self.sums,
                     b.const(0, "i1"))
         b.line(f"call void @{function}({', '.join(v.typed for v in operands)})")
 
     def _finish(self, context: Context, columns: Span, lines: Span, places: Span, width: int) -> None:
         """Build the epilogue of one tile."""
-        b, step = self.b, width * self.tile.columns
+        g, b, tile = self.g, self.b, self.tile
         with b.loop(b.i64(0), lines.count) as loop:
             inner = context.bound(lines.at(loop.index))
-            self.epilogue.build(inner, places, columns, self._at(self.sums, loop.index * step))
+            sums, step = self._at(self.sums, loop.index * width), g.tile_lines * width
+            if not g.is_planar:
+                self.epilogue.build(inner, places, columns, self._at(self.sums, loop.index * (width * tile.columns)))
+            elif g.turns_tile:
+                self.epilogue.build(inner, columns, places, sums, step)
+            else:
+                transpose_panel(b, tile, sums, b.i64(step), columns.count, places.count, self.turned, tile.columns)
+                self.epilogue.build(inner, places, columns, self.turned)
 
     # -- operands -----------------------------------------------------------------------------
 

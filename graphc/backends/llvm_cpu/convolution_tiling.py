@@ -26,7 +26,17 @@ from graphc.backends.llvm_cpu.tiling import (
     stride,
     without_units,
 )
-from graphc.backends.llvm_cpu.window import Patch, Term, Window, bounds_of, channel_of, patch_of, split, windows_of
+from graphc.backends.llvm_cpu.window import (
+    Patch,
+    Term,
+    Window,
+    bounds_of,
+    channel_of,
+    known,
+    patch_of,
+    split,
+    windows_of,
+)
 from graphc.backends.llvm_cpu.window_kernel import SHORT, Footprint
 from graphc.dtypes import DType
 from graphc.ir import dim
@@ -40,6 +50,7 @@ ITEMS = 24  # items that are worth having: eight threads can share them evenly
 IMAGE_ITEMS = 16  # items that one image is cut into, where they are worth it
 ITEM_CYCLES = 16000  # what a block of positions should take at least
 TALL = 24  # rows of a tile at most
+WIDE = 8  # vectors of a planar tile at most
 FEW = 8  # products per element of B that keep the adders busy
 
 
@@ -60,6 +71,7 @@ class Gather:
     dtype: DType
     windows: tuple[Window, ...]
     patch: Patch
+    is_planar: bool
     channels: int
     pitch: int
     images: Range
@@ -111,6 +123,8 @@ class Gather:
 
     @property
     def merges(self) -> bool:
+        if self.is_planar:
+            return abs(self.last.summed_step) == 1 and self.channels == 1
         return abs(self.last.summed_step) == 1 and self.pitch == self.channels
 
     @property
@@ -124,7 +138,28 @@ class Gather:
     def patch_strides(self) -> tuple[int, ...]:
         """Elements of the patch per coordinate of each window."""
         shape = self.patch_shape
-        return tuple(int(dim.product(shape[i + 1:])) * self.pitch for i in range(len(shape)))
+        if self.is_planar:
+            lines = self.channels * self.pitch
+            return (*(math.prod(shape[i + 1:-1]) * lines for i in range(len(shape) - 1)), 1)
+        return tuple(math.prod(shape[i + 1:]) * self.pitch for i in range(len(shape)))
+
+    @property
+    def patch_size(self) -> int:
+        """Elements of the patch, and of what its last tile reads behind it."""
+        if self.is_planar:
+            return math.prod(self.patch_shape[:-1]) * self.channels * self.pitch + self.tall + self.last.summeds \
+                * abs(self.last.summed_step) + (self.tile_lines - 1) * self.line_pitch
+        return (math.prod(self.patch_shape) + self.tall * self.last.free_step) * self.pitch \
+            + (self.tile_lines - 1) * self.line_pitch
+
+    @property
+    def filters(self) -> int:
+        """Rows of a planar tile."""
+        return known(self.columns) if self.is_planar else 0
+
+    @property
+    def tile_size(self) -> int:
+        return self.tile_lines * self.tall * (self.filters or self.tile.columns)
 
     @property
     def taps(self) -> int:
@@ -161,10 +196,13 @@ class Gather:
 
     def footprint(self, places: int) -> Footprint:
         """Return where a tile of `places` positions along the last window reads the patch."""
-        rows = tuple(i * self.line_pitch + j * self.place_pitch for i in range(self.tile_lines) for j in range(places))
+        apart = self.tile.lanes if self.is_planar else 1
+        rows = tuple(i * self.line_pitch + j * self.place_pitch for i in range(self.tile_lines)
+                     for j in range(0, places, apart))
         run = self.last.summeds * self.channels if self.merges else self.channels
         fixed = run <= SHORT and not (self.merges and self.limits[-1])
-        return Footprint(rows, 1, run if fixed else None)
+        step = self.pitch if self.is_planar and not self.merges else 1
+        return Footprint(rows, step, run if fixed else None)
 
 
 def convolution(kernel: Kernel, statement: Contract, target: Target) -> Gather | Correlation | None:
@@ -227,14 +265,12 @@ def _gather(kernel: Kernel, contract: Contract, target: Target, windows: tuple[W
     assert isinstance(channels, int)
     limits, right = _limits(right, windows, frozenset(name for name, _ in contract.batch))
     right, way = right_of(kernel, right, columns, channel)
-    vectors = _vectors(-(-columns.extent // lanes))
     last, line = windows[-1], windows[-2] if len(windows) > 1 else None
-    rows = min(TALL, (target.registers - 1 - vectors) // vectors)
-    tall = -(-last.frees // -(-last.frees // rows))
     lines = line.frees if line is not None else 1
-    tile_lines = 1
-    if last.frees * vectors < FEW and rows >= 2 * last.frees:
-        tile_lines = -(-lines // -(-lines // (rows // last.frees)))
+    patch = patch_of(kernel, left, windows, channel)
+    is_planar = _is_planar(columns.extent, last, lanes, patch)
+    shape = _planar_tile if is_planar else _tile
+    tile_lines, tall, vectors = shape(target, lanes, columns.extent, last.frees, lines)
     tile = Tile(element, lanes, tall * tile_lines, 0, vectors)
     size = dtype.size
     taps = int(dim.product(w.summeds for w in windows))
@@ -261,14 +297,15 @@ def _gather(kernel: Kernel, contract: Contract, target: Target, windows: tuple[W
     images = m[-1] if m else none
     outer = (*(Range(name, size_of(extent)) for name, extent in contract.batch), *m[:-1],
              *(w.free for w in windows[:-2]))
-    patch = patch_of(kernel, left, windows, channel)
     pitch = -(-channels // lanes) * lanes if patch.is_turned else channels
+    if is_planar:  # a vector behind each line may be overwritten
+        pitch = (-(-last.span(place_block, last.summeds) // lanes) + 1) * lanes
     blocks = images.extent * (-(-lines // line_block) * -(-last.frees // place_block))
     others = dim.product(axis.extent for axis in outer) * column_blocks
     return Gather(
-        tile, dtype, windows, patch, channels, pitch, images, outer, columns, right, way, limits, contract.body,
-        epilogue_axis(kernel, contract.body, last.free, columns), tile_lines, tall, line_block, place_block,
-        column_block, depth * column_block * size <= target.l2 // 2,
+        tile, dtype, windows, patch, is_planar, channels, pitch, images, outer, columns, right, way, limits,
+        contract.body, epilogue_axis(kernel, contract.body, last.free, columns), tile_lines, tall, line_block,
+        place_block, column_block, depth * column_block * size <= target.l2 // 2,
         _lies_in_order(kernel, right, way, windows, limits, channel, tile.columns),
         dim.maximum(1, blocks * others // ITEMS))
 
@@ -287,6 +324,32 @@ def _lies_in_order(kernel: Kernel, right: Expr, way: Way, windows: tuple[Window,
             return False
         expected = step * axis.extent
     return all(w.summed_step > 0 for w in windows)
+
+
+def _tile(target: Target, lanes: int, filters: int, places: int, lines: int) -> tuple[int, int, int]:
+    """Return lines, positions along the last window, and vectors of output channels of a tile."""
+    vectors = _vectors(-(-filters // lanes))
+    rows = min(TALL, (target.registers - 1 - vectors) // vectors)
+    tall = -(-places // -(-places // rows))
+    if places * vectors >= FEW or rows < 2 * places:
+        return 1, tall, vectors
+    return -(-lines // -(-lines // (rows // places))), tall, vectors
+
+
+def _planar_tile(target: Target, lanes: int, filters: int, places: int, lines: int) -> tuple[int, int, int]:
+    """Return the same of a planar tile; positions in whole vectors."""
+    most = min(WIDE, (target.registers - 2) // (filters + 1))
+    needed = -(-places // lanes)
+    vectors = min(range(1, most + 1), key=lambda n: (-(-needed // n) * n, -n))
+    tile_lines = min(lines, max(1, most // vectors))
+    return -(-lines // -(-lines // tile_lines)), vectors * lanes, 1
+
+
+def _is_planar(filters: int, last: Window, lanes: int, patch: Patch) -> bool:
+    """Whether lanes are fuller with positions than with output channels, clearly enough to turn what is copied."""
+    if last.free_step != 1 or 4 * filters > 3 * lanes or not (is_zero(patch.outside) or not patch.terms):
+        return False
+    return last.frees * lanes > 1.25 * filters * (-(-last.frees // lanes) * lanes)
 
 
 def _vectors(count: int) -> int:

@@ -41,10 +41,10 @@ class Epilogue:
     turned: Value | None
     turned_step: int
 
-    def build(self, context: Context, rows: Places, columns: Span, sums: Value) -> None:
-        """Build the body over the tile at `sums`, whose rows are `tile.columns` elements apart."""
+    def build(self, context: Context, rows: Places, columns: Span, sums: Value, step: int = 0) -> None:
+        """Build the body over the tile at `sums`, whose rows are `step` (0: `tile.columns`) elements apart."""
         b, tile = self.renderer.b, self.tile
-        slow, fast, step = rows, columns, tile.columns
+        slow, fast, step = rows, columns, step or tile.columns
         if self.turned is not None:
             assert isinstance(rows, Span)
             slow, fast, step = columns, rows, self.turned_step

@@ -33,18 +33,20 @@ class Extent:
     spacing: int = 1
 
 
-def slack(patch: Patch, tile: Tile, pitch: int) -> int:
-    """Return how many elements behind a patch are overwritten; `pitch`: elements of one coordinate."""
-    return tile.lanes * pitch if patch.is_turned else tile.lanes
+def slack(patch: Patch, tile: Tile, pitch: int, is_planar: bool = False) -> int:
+    """Return how many elements behind a patch are overwritten; `pitch`: elements of one coordinate, or of a plane's
+    line."""
+    return tile.lanes * pitch if patch.is_turned or is_planar else tile.lanes
 
 
 def fill(renderer: Renderer, context: Context, patch: Patch, channels: Span, tile: Tile, extents: Sequence[Extent],
-         target: Value, stage: Value) -> None:
+         target: Value, stage: Value, plane: int = 0) -> None:
     """Build the copy of these channels of `patch` at `extents` to `target`; see `slack`.
 
-    stage: room for a vector of channels of a row, where those are turned.
+    stage: room for what is turned: a vector of channels by one of coordinates; with `plane`, all channels of a vector
+    of coordinates.  plane: elements between the lines of two channels, which then lie apart; 0: channels lie together.
     """
-    copy = _Copy(renderer, patch, channels, tile, extents[-1], stage)
+    copy = (_Planes if plane else _Copy)(renderer, patch, channels, tile, extents[-1], stage, plane)
     _lines(copy, context, extents[:-1], target)
 
 
@@ -77,9 +79,9 @@ class _Copy:
     """Builds the copy of one row."""
 
     def __init__(self, renderer: Renderer, patch: Patch, channels: Span, tile: Tile, last: Extent,
-                 stage: Value) -> None:
-        self.renderer, self.b, self.patch, self.tile, self.last, self.stage = (
-            renderer, renderer.b, patch, tile, last, stage)
+                 stage: Value, plane: int) -> None:
+        self.renderer, self.b, self.patch, self.tile, self.last, self.stage, self.plane = (
+            renderer, renderer.b, patch, tile, last, stage, plane)
         self.channels, self.is_run = channels, patch.is_run and channels.count.constant == patch.channel.extent
         slopes = [t.slope(last.axis) for t in patch.terms]
         self.cuts = all(s in (-1, 0, 1) for s in slopes) and not any(
@@ -121,14 +123,16 @@ class _Copy:
         return self.b.at(target, place * self.last.stride, self.tile.element)
 
     def _outside(self, context: Context, begin: Value, end: Value, target: Value) -> None:
-        b, tile, outside = self.b, self.tile, self.patch.outside
+        outside = self.patch.outside
         if is_zero(outside):
-            zero = b.const(0, tile.element, tile.lanes)
-            start = self._at(target, begin)
-            with b.loop(b.i64(0), (end - begin) * self.last.stride, step=tile.lanes) as loop:
-                b.store(zero, b.at(start, loop.index, tile.element))
+            self._clear(self._at(target, begin), (end - begin) * self.last.stride)
             return
         self._inside(context, outside, begin, end, target, False)
+
+    def _clear(self, target: Value, count: Value) -> None:
+        b, tile = self.b, self.tile
+        with b.loop(b.i64(0), count, step=tile.lanes) as loop:
+            b.store(b.const(0, tile.element, tile.lanes), b.at(target, loop.index, tile.element))
 
     def _inside(self, context: Context, expr: Expr, begin: Value, end: Value, target: Value, is_run: bool) -> None:
         """Build the values of `expr` from `begin` to `end` along the row."""
@@ -146,20 +150,24 @@ class _Copy:
             inner = context.bound({self.last.axis: first + begin})
             vectors(inner, (end - begin) * self.channels.count, self._at(target, begin))
         elif channel.name is None:
-            start = self._at(target, begin)
-
-            def along(position: Value, mask: Value | None) -> None:
-                names = {self.last.axis: Linear(first + begin + position, b.i64(1))}
-                value = self.renderer.vector(expr, context.bound(names, lanes=tile.lanes, mask=mask))
-                b.store(value, b.at(start, position, tile.element))
-
-            for_vectors(b, end - begin, tile.lanes, along)
+            self._line(context, expr, begin, end, target)
         elif self.patch.is_turned:
             self._turned(context, expr, begin, end, target)
         else:
             with b.loop(begin, end) as loop:
                 vectors(context.bound({self.last.axis: first + loop.index}), self.channels.count,
                         self._at(target, loop.index))
+
+    def _line(self, context: Context, expr: Expr, begin: Value, end: Value, target: Value) -> None:
+        """Build the same of one channel: vectors along the row."""
+        b, tile, first = self.b, self.tile, self.last.first + begin
+
+        def vector(position: Value, mask: Value | None) -> None:
+            names = {self.last.axis: Linear(first + position, b.i64(1))}
+            value = self.renderer.vector(expr, context.bound(names, lanes=tile.lanes, mask=mask))
+            b.store(value, b.at(target, (begin + position) * self.last.stride, tile.element))
+
+        for_vectors(b, end - begin, tile.lanes, vector)
 
     def _turned(self, context: Context, expr: Expr, begin: Value, end: Value, target: Value) -> None:
         """Build the same where memory runs along the row: some channels at a time, through registers."""
@@ -175,6 +183,47 @@ class _Copy:
                 out = b.at(self._at(target, along.index), loop.index, tile.element)
                 operands = (self.stage, b.i64(tile.lanes), count, width, out, b.i64(self.last.stride))
                 b.line(f"call void @{function}({', '.join(v.typed for v in operands)})")
+
+
+class _Planes(_Copy):
+    """Builds the copy of one row, each channel's line apart."""
+
+    def row(self, context: Context, target: Value) -> None:
+        b = self.b
+        low, high, expr = b.i64(0), self.last.count, self.patch.inside
+        if self.patch.terms:
+            self._clear(target, self.channels.count * self.plane)
+            if self.cuts:
+                low, high = self._cut(context)
+            else:
+                expr = self.patch.whole
+        self._planes(context, expr, low, high, target)
+        if self.patch.terms:  # vectors that were turned ran beyond the end
+            with b.loop(b.i64(0), self.channels.count) as loop:
+                line = b.at(target, loop.index * self.plane, self.tile.element)
+                self._clear(self._at(line, high), self.last.count - high)
+
+    def _planes(self, context: Context, expr: Expr, begin: Value, end: Value, target: Value) -> None:
+        """Build the values of `expr` from `begin` to `end` along the row, of all channels."""
+        b, tile, channels = self.b, self.tile, self.channels
+        if channels.name is None:
+            self._line(context, expr, begin, end, target)
+            return
+        if self.patch.is_turned:
+            with b.loop(b.i64(0), channels.count) as loop:
+                line = b.at(target, loop.index * self.plane, tile.element)
+                self._line(context.bound(channels.at(loop.index)), expr, begin, end, line)
+            return
+        function = transpose_strip(b.module, tile.element, tile.lanes)
+        step = channels.count + tile.lanes
+        with b.loop(begin, end, step=tile.lanes) as along:
+            width = b.intrinsic("smin", end - along.index, b.i64(tile.lanes))
+            places = Span(self.last.axis, self.last.first + along.index, width)
+            assert step.constant is not None
+            evaluate_rows(self.renderer, context, expr, tile, places, width, channels, self.stage, step.constant)
+            out = b.at(target, along.index, tile.element)
+            operands = (self.stage, step, width, channels.count, out, b.i64(self.plane))
+            b.line(f"call void @{function}({', '.join(v.typed for v in operands)})")
 
 
 def is_zero(expr: Expr) -> bool:

@@ -46,33 +46,44 @@ class Footprint:
         return "_".join((*parts, f"by{self.step}", *([] if self.run is None else [f"run{self.run}"])))
 
 
-def window_kernel(module: Module, tile: Tile, footprint: Footprint) -> str:
+def window_kernel(module: Module, tile: Tile, footprint: Footprint, filters: int = 0) -> str:
     """Define the function that multiplies one tile, once per module, and return its name.
 
     void f(ptr a, ptr taps, i64 count, i64 run, ptr b, i64 b_step, ptr c, i1 more):
     c[i, :] = (more ? c[i, :] : 0) + sum over t < count, k < run of
     a[taps[t] + rows[i] + k * step] * b[(t * run + k) * b_step : ... + tile.columns]; c is contiguous.
+
+    With `filters` the lanes are in the patch, rows[i] being where vector i begins, and the first `filters` elements of
+    a row of b are the rows of the tile: c[j, i, :] = ... a[taps[t] + rows[i] + k * step : ... + lanes] * b[... + j].
     """
-    name = f"window_{tile.element}_{tile.vectors}x{tile.lanes}_{footprint.name}"
+    name = f"window_{tile.element}_{filters or tile.vectors}x{tile.lanes}{'p' if filters else ''}_{footprint.name}"
     if name in module.functions:
         return name
     b = Builder(module, name, [("a", "ptr", 1), ("taps", "ptr", 1), ("count", "i64", 1), ("run", "i64", 1),
                                ("b", "ptr", 1), ("b_step", "i64", 1), ("c", "ptr", 1), ("more", "i1", 1)],
                 attributes="nounwind noinline", linkage="internal")
     patch, taps, count, run, right, right_step, result, more = b.parameters
-    places = range(len(footprint.rows) * tile.vectors)
+    places = range(len(footprint.rows) * (filters or tile.vectors))
     addresses = [b.at(result, b.i64(i * tile.lanes), tile.element) for i in places]
 
+    def vector(start: Value, offset: int) -> Value:
+        return b.load(b.at(start, b.i64(offset), tile.element), tile.element, tile.lanes)
+
+    def scalar(start: Value, offset: int) -> Value:
+        return b.splat(b.load(b.at(start, b.i64(offset), tile.element), tile.element), tile.lanes)
+
     def step(a: Value, row: Value, sums: list[Value]) -> list[Value]:
-        columns = [b.load(b.at(row, b.i64(j * tile.lanes), tile.element), tile.element, tile.lanes)
-                   for j in range(tile.vectors)]
+        if filters:
+            outer, inner = (row, list(range(filters))), (a, list(footprint.rows))
+        else:
+            outer, inner = (a, list(footprint.rows)), (row, [j * tile.lanes for j in range(tile.vectors)])
+        columns = [vector(inner[0], offset) for offset in inner[1]]
         sums = list(sums)
-        for i, offset in enumerate(footprint.rows):
-            left = b.splat(b.load(b.at(a, b.i64(offset), tile.element), tile.element), tile.lanes)
-            for j in range(tile.vectors):
-                at = i * tile.vectors + j
-                sums[at] = b.fma(left, columns[j], sums[at]) if tile.element in FLOATS \
-                    else left * columns[j] + sums[at]
+        for i, offset in enumerate(outer[1]):
+            left = scalar(outer[0], offset)
+            for j, right in enumerate(columns):
+                at = i * len(columns) + j
+                sums[at] = b.fma(left, right, sums[at]) if tile.element in FLOATS else left * right + sums[at]
         return sums
 
     with b.loop(b.i64(0), count, carried=[right, *initial(b, tile, addresses, more)]) as outer:
