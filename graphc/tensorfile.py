@@ -51,12 +51,13 @@ def pack_tensors(tensors: Mapping[str, Stored], metadata: Mapping[str, str] | No
     """Return `tensors` in the safetensors format, those of wide elements first so that every array is aligned."""
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.size, name))
     header: dict[str, Any] = {} if metadata is None else {_METADATA: dict(sorted(metadata.items()))}
-    blocks: list[bytes] = []
+    blocks: list[bytes | memoryview] = []
     end = 0
     for name in order:
         stored = tensors[name]
         little = stored.dtype.storage.newbyteorder("<")
-        blocks.append(np.ascontiguousarray(stored.array, little).tobytes())
+        array = np.ascontiguousarray(stored.array, little)
+        blocks.append(array.reshape(-1).view(np.uint8).data)
         header[name] = {"dtype": _NAMES[stored.dtype], "shape": list(stored.array.shape),
                         "data_offsets": [end, end + len(blocks[-1])]}
         end += len(blocks[-1])

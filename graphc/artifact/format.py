@@ -21,7 +21,7 @@ import os
 import stat
 import struct
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -47,8 +47,8 @@ class Container:
     digest: str
 
 
-def pack_container(header: Mapping[str, Any], sections: Mapping[str, bytes]) -> tuple[bytes, str]:
-    """Return the bytes of a file with these sections, and its digest."""
+def pack_container(header: Mapping[str, Any], sections: Mapping[str, bytes]) -> tuple[list[bytes], str]:
+    """Return the bytes of a file with these sections, in blocks, and its digest."""
     table: list[list[Any]] = []
     blocks: list[bytes] = []
     at = 0
@@ -62,15 +62,15 @@ def pack_container(header: Mapping[str, Any], sections: Mapping[str, bytes]) -> 
         raise ProgramFileError(f"the header of this program takes {len(text)} bytes, {HEADER_LIMIT} are allowed")
     head = _HEAD.pack(MAGIC, VERSION, len(text), hashlib.sha256(text).digest()) + text
     padding = bytes(-len(head) % ALIGN) if table else b""
-    return b"".join((head, padding, *blocks)), hashlib.sha256(head).hexdigest()
+    return [head, padding, *blocks], hashlib.sha256(head).hexdigest()
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write `data` to `path` whole or not at all, with the permissions that a new file has."""
+def write_file(path: Path, blocks: Iterable[bytes]) -> None:
+    """Write `blocks` to `path` whole or not at all, with the permissions that a new file has."""
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            file.writelines(blocks)
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)

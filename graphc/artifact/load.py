@@ -30,6 +30,7 @@ from graphc.artifact.contents import (
     Port,
     Processor,
     SavedSignature,
+    Variant,
     code_section,
     constants_section,
     ir_section,
@@ -154,7 +155,7 @@ def _programs(contents: Contents, options: Options, trusted: bool) -> tuple[Prog
     elif chosen is None:
         reason = f"its machine code is for {_told(header.processors)}; this processor {_lacks(header.processors[0])}"
     else:
-        programs = cache(_Stored(contents, chosen).program)
+        programs = cache(_Stored.of(contents, chosen).program)
         try:
             programs(0)
             return programs, f"machine code for {_told([chosen])}"
@@ -169,7 +170,7 @@ def _programs(contents: Contents, options: Options, trusted: bool) -> tuple[Prog
             hint=TRUST if untrusted and chosen is not None else "pip install llvmlite"
             + (f", or save it for a processor that this one can stand for (it is for {_told(header.processors)})"
                if header.processors else "")))
-    return _Recompiled(contents, options).program, f"compiled again, since {reason}"
+    return _Recompiled.of(contents, options).program, f"compiled again, since {reason}"
 
 
 def _lacks(processor: Processor) -> str:
@@ -188,39 +189,53 @@ def _told(processors: Iterable[Processor]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """The machine code of a trusted file for one processor."""
+    """The machine code of a trusted file for one processor: copies, so that the file's weights need not stay."""
 
-    contents: Contents
-    processor: Processor
+    variants: tuple[Variant, ...]
+    processor: str
+    sections: Mapping[str, bytes]
+
+    @classmethod
+    def of(cls, contents: Contents, processor: Processor) -> _Stored:
+        variants, name = contents.header.variants, processor.name
+        wanted = [DRIVER]
+        for number, variant in enumerate(variants):
+            for part in variant.parts:
+                wanted += (constants_section(number, part), plan_section(number, part, name),
+                           code_section(number, part, name))
+        return cls(variants, name, {section: bytes(contents.sections[section]) for section in wanted})
 
     def program(self, number: int) -> Runnable:
-        variant = self.contents.header.variants[number]
+        variant = self.variants[number]
         program, *once = (self._part(number, part) for part in variant.parts)
         if len(variant.conditions) != len(program.plan.checks):
             raise ProgramFileError(f"variant {number} does not tell what the checks of its plan are")
-        native = native_from(bytes(self.contents.sections[DRIVER]))
+        native = native_from(self.sections[DRIVER])
         return Runnable(program, native, dict(enumerate(variant.conditions)), once[0] if once else None)
 
     def _part(self, number: int, part: str) -> Program:
-        sections, name = self.contents.sections, self.processor.name
-        plan, infos = from_json(bytes(sections[plan_section(number, part, name)]).decode(),
-                                bytes(sections[constants_section(number, part)]))
-        image = bytes(sections[code_section(number, part, name)])
+        plan, infos = from_json(self.sections[plan_section(number, part, self.processor)].decode(),
+                                self.sections[constants_section(number, part)])
+        image = self.sections[code_section(number, part, self.processor)]
         return load_library_program(plan, infos, image) if image else Program(plan, infos)
 
 
 @dataclass(frozen=True, slots=True)
 class _Recompiled:
-    """The IR of a file, compiled here."""
+    """The IR of a file, compiled here with the options that it was compiled with."""
 
-    contents: Contents
+    texts: tuple[bytes, ...]
     options: Options
 
+    @classmethod
+    def of(cls, contents: Contents, here: Options) -> _Recompiled:
+        options = contents.header.options.replace(hoist=True, backend=here.backend, target=here.target,
+                                                  cache_dir=here.cache_dir, dump_passes=here.dump_passes)
+        return cls(tuple(bytes(contents.sections[ir_section(number)])
+                         for number in range(len(contents.header.variants))), options)
+
     def program(self, number: int) -> Runnable:
-        wanted = self.contents.header.options
-        options = wanted.replace(hoist=True, backend=self.options.backend, target=self.options.target,
-                                 cache_dir=self.options.cache_dir, dump_passes=self.options.dump_passes)
-        made = importlib.import_module(COMPILER).recompile(self.contents.sections[ir_section(number)], options)
+        made = importlib.import_module(COMPILER).recompile(self.texts[number], self.options)
         return Runnable(made.program, made.native, made.conditions, made.once)
 
 

@@ -95,12 +95,13 @@ def save(path: str | Path, model: Model, options: Options | None = None, targets
     chosen = _checked(options or settings.from_environment())
     writing = _Writing(model, chosen, tuple(dict.fromkeys(targets)))
     header, sections = writing.contents()
-    data, known_by = pack_container(header_json(header), sections)
     with writing.timed("write"):
-        write_file(Path(path), data)
+        blocks, known_by = pack_container(header_json(header), sections)
+        write_file(Path(path), blocks)
         store_in(chosen.cache_path).put("trusted", known_by, b"", {"file": Path(path).name})
-    return Saved(str(path), len(data), tuple((name, len(s)) for name, s in sections.items()), writing.targets,
-                 len(header.variants), writing.left_out, writing.kernels, tuple(writing.seconds.items()), known_by)
+    sizes = tuple((name, len(section)) for name, section in sections.items())
+    return Saved(str(path), sum(map(len, blocks)), sizes, writing.targets, len(header.variants), writing.left_out,
+                 writing.kernels, tuple(writing.seconds.items()), known_by)
 
 
 def _checked(options: Options) -> Options:
@@ -163,9 +164,8 @@ class _Writing:
                   for name, t in outputs.items()),
             tuple(op.name for op in targets), frozenset(defaults))
         made_by = (graphc.__version__, llvm_version() if processors else "", ABI, driver_id() if processors else "")
-        header = Header(
-            *made_by, self.options, saved, tuple(fetches.index(t) for t in outputs.values()), tuple(t.op.inputs[0].op.name for t in asked),
-            counters, tuple(variants), tuple(processors))
+        header = Header(*made_by, self.options, saved, tuple(fetches.index(t) for t in outputs.values()),
+                        tuple(t.op.inputs[0].op.name for t in asked), counters, tuple(variants), tuple(processors))
         read_header(header_json(header))
         return header, self.sections
 
