@@ -21,6 +21,7 @@ from graphc.dsl import (
     elementwise,
     gradient,
     host,
+    image,
     initializers,
     layers,
     linear,
@@ -31,6 +32,7 @@ from graphc.dsl import (
     operators,
     random,
     signature,
+    spatial,
     train,
     variables,
 )
@@ -42,7 +44,7 @@ from graphc.graph.operation import Operation
 from graphc.graph.tensor import IndexedSlices, Tensor
 from graphc.session import InteractiveSession, Session
 
-_MODULES = (array, checks, clip, collections, control, elementwise, gradient, host, linear, random, signature,
+_MODULES = (array, checks, clip, collections, control, elementwise, gradient, host, linear, random, signature, spatial,
             variables)
 
 _PYTHON_NAMES = {"range_": "range", "tuple_": "tuple", "slice_": "slice"}
@@ -73,7 +75,7 @@ def _names() -> dict[str, Any]:
         "broadcast_static_shape": shape.broadcast_static_shape, "convert_n_to_tensor": convert_n_to_tensor,
         "convert_to_tensor": convert_to_tensor, "errors": errors, "flags": app,
         "get_default_graph": get_default_graph, "get_default_session": get_default_session, "gradients": gradients,
-        "initializers": initializers, "layers": layers, "logging": log, "losses": losses, "math": math,
+        "image": image, "initializers": initializers, "layers": layers, "logging": log, "losses": losses, "math": math,
         "name_scope": control.name_scope, "newaxis": None, "nn": nn, "reset_default_graph": reset_default_graph,
         "train": train,
     }

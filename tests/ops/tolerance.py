@@ -28,7 +28,9 @@ SUMS = ("Sum", "Mean", "SumToShape", "L2Loss", "MatMul", "BatchMatMulV2", "Einsu
         "TensorScatterAdd", "TensorScatterSub", "UnsortedSegmentSum",
         *(name for f in FAMILIES for name in (f.name, f.for_input, f.for_filter)))
 PRODUCTS = ("Prod", "Cumprod")
-LARGEST: Mapping[str, float] = {"WinogradFilter": 4e-7, "WinogradConvolution": 2e-5}
+LARGEST: Mapping[str, float] = {"WinogradFilter": 4e-7, "WinogradConvolution": 2e-5,
+                                "WinogradFilterGradient": 2e-5, "ResizeAxis": 1e-6,
+                                "ResizeAxisGrad": 1e-6}
 """Ops whose rounding is measured against the largest element of the result, and its bound."""
 
 
