@@ -17,14 +17,25 @@ from typing import Any, TypeAlias, Union
 Size: TypeAlias = Union[int, "Dim"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Atom:
     """An irreducible factor: op "sym" with args (name,), or "//", "%", "min", "max" with two sizes."""
 
     op: str
     args: tuple[Any, ...]
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.op, self.args))
+
     def __str__(self) -> str:
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
         if self.op == "sym":
             return str(self.args[0])
         a, b = (str(x) if isinstance(x, int) or x.is_atomic else f"({x})" for x in self.args)
@@ -125,6 +136,10 @@ class Dim:
         raise TypeError(f"size {self} is not known before the graph is fed; compare it explicitly")
 
     def __str__(self) -> str:
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
         out = ""
         for mono, c in self.terms:
             body = "*".join(map(str, mono))

@@ -15,6 +15,8 @@ from graphc.ir.dim import Size
 from graphc.kernel.plan import Branch, Buffer, Call, Copy, Host, Loop, Plan, Step
 from graphc.passes.bounds import at_least
 
+SAMPLE = 1009  # a size that orders the stretches of an arena; any order is then proven
+
 
 def check_memory(plan: Plan) -> None:
     """Raise InternalError unless `plan` keeps its promises."""
@@ -30,8 +32,10 @@ class _Checker:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self._meet: dict[tuple[int, int], bool] = {}
+        self._stretch = _stretches(plan)
         for number, b in enumerate(plan.buffers):
-            if b.role == "temp" and not (at_least(b.offset, 0) and at_least(plan.arena, b.offset + _bytes(b))):
+            if b.role == "temp" and number not in self._stretch and not (
+                    at_least(b.offset, 0) and at_least(plan.arena, b.offset + _bytes(b))):
                 raise InternalError(f"buffer {number} does not lie in the arena of {plan.arena} bytes: at {b.offset}")
 
     def steps(self, steps: Sequence[Step], intact: frozenset[int]) -> frozenset[int]:
@@ -122,9 +126,31 @@ class _Checker:
         a, b = self.root(a), self.root(b)
         if a == b:
             return True
+        if a in self._stretch and b in self._stretch:
+            return self._stretch[a] == self._stretch[b]
         if (a, b) not in self._meet:
             self._meet[a, b] = self._meet[b, a] = _overlap(self.plan.buffers[a], self.plan.buffers[b])
         return self._meet[a, b]
+
+
+def _stretches(plan: Plan) -> dict[int, int]:
+    """Stretches of the arena that follow each other: which of them each temporary lies in; none where that cannot be
+    proven.  One proof per buffer, where pairs would need one each."""
+    temps: dict[Size, list[int]] = {}
+    for number, b in enumerate(plan.buffers):
+        if b.role == "temp":
+            temps.setdefault(b.offset, []).append(number)
+    symbols = dict.fromkeys(dim.symbols_of([*temps, plan.arena]), SAMPLE)
+    starts = sorted(temps, key=lambda offset: dim.evaluate(offset, symbols))
+    found: dict[int, int] = {}
+    if not starts or not at_least(starts[0], 0):
+        return found
+    for stretch, (start, end) in enumerate(zip(starts, [*starts[1:], plan.arena], strict=True)):
+        length = end - start
+        if not at_least(length, 0) or not all(at_least(length, _bytes(plan.buffers[n])) for n in temps[start]):
+            return {}
+        found.update(dict.fromkeys(temps[start], stretch))
+    return found
 
 
 def _overlap(x: Buffer, y: Buffer) -> bool:
