@@ -19,7 +19,22 @@ from dataclasses import dataclass, field
 from graphc import dtypes
 from graphc.ir.dim import Size
 from graphc.kernel import walk
-from graphc.kernel.ir import Const, Contract, Expr, For, Let, Load, Local, Prim, Reduce, Scan, Scatter, Store, While
+from graphc.kernel.ir import (
+    Const,
+    Contract,
+    Expr,
+    For,
+    Let,
+    Load,
+    Local,
+    Prim,
+    Reduce,
+    Scan,
+    Scatter,
+    Store,
+    Var,
+    While,
+)
 from graphc.kernel.text import format_expr
 
 Extents = Mapping[str, Size | None]
@@ -68,7 +83,7 @@ def separate(axis: str, extent: Expr, body: walk.Block) -> bool:
     _collect(body, {}, found)
     stored = {a.buffer for a in found.accesses if a.is_store}
     touched = [a for a in found.accesses if a.buffer in stored]
-    count = _most(extent)
+    count = _most(extent, found)
     return all(_apart(a, b, axis, count, found) for n, a in enumerate(touched) for b in touched[n:]
                if a.buffer == b.buffer and (a.is_store or b.is_store))
 
@@ -87,17 +102,17 @@ def _collect(body: walk.Block, inner: Extents, found: _Body) -> None:
                 if found.lets.setdefault(name, value) is not value:
                     found.moving.add(name)  # two Lets of one name: treated as unknown
             case For(axis=axis, extent=extent):
-                below[axis] = _most(extent)
+                below[axis] = _most(extent, found)
             case Reduce(axis=axis, extent=extent, names=names, values=values):
-                below[axis], inside = _most(extent), values
+                below[axis], inside = _most(extent, found), values
                 found.moving.update(names)
             case Scan(axis=axis, extent=extent, name=name, value=value):
-                below[axis], inside = _most(extent), (value,)
+                below[axis], inside = _most(extent, found), (value,)
                 found.moving.update((name, f"{name}_before"))
             case While(names=names):
                 found.moving.update(names)
             case Contract(a=a, b=b, acc=acc):
-                below |= {name: _most(e) for name, e in walk.axes_of(s)}
+                below |= {name: _most(e, found) for name, e in walk.axes_of(s)}
                 inside = (a, b)
                 found.moving.add(acc)
         here = [e for e in walk.expressions(s) if not any(e is other for other in inside)]
@@ -108,8 +123,10 @@ def _collect(body: walk.Block, inner: Extents, found: _Body) -> None:
             _collect(block, below, found)
 
 
-def _most(extent: Expr) -> Size | None:
+def _most(extent: Expr, found: _Body) -> Size | None:
     """Return a size that an extent does not exceed, None where none is known."""
+    while isinstance(extent, Var) and extent.name in found.lets and extent.name not in found.moving:
+        extent = found.lets[extent.name]
     known = walk.as_size(extent)
     if known is None and isinstance(extent, Prim) and extent.op == "min":
         return next((n for n in map(walk.as_size, extent.args) if n is not None), None)

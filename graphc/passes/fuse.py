@@ -12,7 +12,7 @@ value is computed wherever it is read; then, for a reduction or product, the sam
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from graphc.errors import InternalError
@@ -29,7 +29,7 @@ from graphc.passes.access import (
     unit_of,
 )
 from graphc.passes.acyclic import Acyclic
-from graphc.passes.group import Group, Space, domain, join, merge, storable
+from graphc.passes.group import CHEAP_REPEAT, Group, Space, domain, join, merge, storable
 
 CHEAP_COPY = 8  # primitives that may be computed again in each user
 
@@ -91,6 +91,9 @@ class Fuser:
             self._supply(root(value)[0])
         for number in list(self.groups):  # only now: who needs a value is known when every group stands
             self._join_parents(number)
+        for number, group in list(self.groups.items()):
+            if group.form == "contract":
+                self._shed(number)
         self._join_siblings()
         return self._rebuild()
 
@@ -134,14 +137,14 @@ class Fuser:
         for parent in sorted(saved, key=lambda p: (-saved[p], p)):
             number = self._try(parent, number)
 
-    def _with_copies(self, unit: Unit, copy: bool = False) -> Group:
-        """The group of `unit` and of copies of what is cheaper to compute again than to load."""
+    def _with_copies(self, unit: Unit, copy: bool = False, also: Mapping[Value, Unit] | None = None) -> Group:
+        """The group of `unit` and of copies of what is cheaper to compute again than to load, and of `also`."""
         group = Group.of(unit, self.space, copy)
         for value in list(dict.fromkeys(r.value for r in unit.reads)):
-            cheap = self.copy_of(value)
+            cheap = also[value] if also and value in also else self.copy_of(value)
             if cheap is None or value in group.defs:
                 continue
-            other = self._with_copies(cheap, True)
+            other = self._with_copies(cheap, True, also)
             joint = join(self.space, other, group, lambda _: False)
             if not isinstance(joint, str):
                 group = merge(self.space, other, group, joint)
@@ -226,7 +229,7 @@ class Fuser:
             group = self.groups[number]
             if not group.axes:
                 scalars.append(number)
-            for v in group.reads:
+            for v in group.reads if group.form != "contract" else ():
                 if v not in group.defs and literal(v) is None:
                     readers.setdefault(v, []).append(number)
         pairs = [(a, b) for v in sorted(readers, key=lambda v: -bytes_of(v.tensor))
@@ -240,6 +243,84 @@ class Fuser:
                 b = now[b]
             if a != b and self._try(a, b) == b and a not in self.groups:
                 now[a] = b
+
+    def _shed(self, number: int) -> None:
+        """Let the users of a product's group compute again what it would store although that follows, at little cost,
+        from something else that it stores or that is in memory."""
+        group = self.groups[number]
+        pending = sorted(self._leaving(number), key=self.order.__getitem__, reverse=True)
+        while pending:
+            value = pending.pop(0)
+            users = sorted(self.users.get(value, set()) - {number})
+            inner = self._recomputed(value, number, users)
+            if inner is None:
+                continue
+            copies = [(user, self._with_copies(group.units[value], True, inner)) for user in users]
+            joints = [join(self.space, copy, self.groups[user], lambda _: False) for user, copy in copies]
+            if any(isinstance(joint, str) for joint in joints):
+                continue
+            for (user, copy), joint in zip(copies, joints, strict=True):
+                assert not isinstance(joint, str)
+                self.groups[user] = merge(self.space, copy, self.groups[user], joint)
+                for v in copy.reads:
+                    if v not in copy.defs:
+                        self.users.setdefault(v, set()).add(user)
+            self.users[value] = self.users[value] & {number}
+            self._prune(number)
+            pending = sorted(self._leaving(number), key=self.order.__getitem__, reverse=True)
+
+    def _recomputed(self, value: Value, number: int, users: Sequence[int]) -> dict[Value, Unit] | None:
+        """Return what each of `users` would compute of group `number` to have `value` without loading it; None where
+        one cannot, or where it costs more than it saves."""
+        group = self.groups[number]
+        if value in self._needed or value in self._operands or not users or any(u not in self.groups for u in users):
+            return None
+        stored = {v for v in self._leaving(number) if v != value}
+        inner: dict[Value, Unit] = {}
+        sources: dict[Value, None] = {}
+        stack = [value]
+        while stack:
+            unit = group.units[stack.pop()]
+            if unit.kind != "map" or any(r.labels is None for r in unit.reads):
+                return None
+            inner[unit.value] = unit
+            for v in dict.fromkeys(r.value for r in unit.reads):
+                if v in group.defs and v not in stored and v not in inner:
+                    stack.append(v)
+                elif v not in inner and literal(v) is None and self.copy_of(v) is None:
+                    sources[v] = None
+        primitives, cycles = sum(u.primitives for u in inner.values()), sum(u.cycles for u in inner.values())
+        if primitives > CHEAP_COPY or cycles > CHEAP_REPEAT:
+            return None
+        still = {r.value for v in self._behind(group, stored) for r in group.units[v].reads}
+        saved = bytes_of(value.tensor) * (1 + len(users))
+        saved += sum(bytes_of(v.tensor) for v in sources if v not in group.defs and v not in still)
+        more = sum(bytes_of(v.tensor) for v in sources for u in users if v not in self.groups[u].reads)
+        return inner if more < saved else None
+
+    def _behind(self, group: Group, values: Iterable[Value]) -> set[Value]:
+        """Return the values of `group` that `values` of it are computed from, and these."""
+        found: set[Value] = set()
+        stack = list(values)
+        while stack:
+            value = stack.pop()
+            if value in group.units and value not in found:
+                found.add(value)
+                stack.extend(r.value for r in group.units[value].reads)
+        return found
+
+    def _prune(self, number: int) -> None:
+        """Drop what a group computes for nobody any more."""
+        group = self.groups[number]
+        wanted = self._behind(group, self._leaving(number))
+        for value in [v for v in group.units if v not in wanted]:
+            del group.units[value], group.defs[value]
+            group.copies.discard(value)
+            group.spans.pop(value, None)
+        read = {r.value for u in group.units.values() for r in u.reads}
+        for value in [v for v in group.reads if v not in read]:
+            del group.reads[value]
+            self.users.get(value, set()).discard(number)
 
     def _leaving(self, number: int) -> list[Value]:
         """Values that group `number` must store."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.ir import dim
-from graphc.ir.dim import Size
+from graphc.ir.dim import Dim, Size
 from graphc.ir.function import Value
 from graphc.passes.access import UNIT, Labels, Read, Unit, estimate
 
@@ -25,8 +25,8 @@ MAX_BUFFERS = 32
 SERIAL_ROWS = 8       # so few rows give no parallel work
 SERIAL_ELEMENTS = 1 << 15
 LONG = 1 << 16        # elements from which a reduction to few results is done in parts:
-FEW_ROWS = 64         # to so few, or
-MANY_COLUMNS = 4096   # where neighbouring results come from neighbouring elements
+FEW_ROWS = 64         # to so few, or, where neighbouring results come from neighbouring elements,
+MANY_COLUMNS = 4096   # to so many in each of SERIAL_ROWS rows
 
 
 class Space:
@@ -176,7 +176,7 @@ def join(space: Space, a: Group, b: Group, outside: Callable[[Group], bool]) -> 
         return f"together they have more than {MAX_PRIMITIVES} primitives"
     if len(a.reads) + len(b.reads) > 2 * MAX_BUFFERS:
         return f"together they read more than {2 * MAX_BUFFERS} values"
-    links = [(a.defs[v], r) for v, reads in b.reads.items() if v in a.defs for r in reads]
+    links = [(a.defs[v], r) for v, reads in b.reads.items() if v in a.defs and v not in b.defs for r in reads]
     if not links:
         return _siblings(space, a, b)
     if any(r.operand for _, r in links) and not _is_plain(a):
@@ -190,7 +190,9 @@ def join(space: Space, a: Group, b: Group, outside: Callable[[Group], bool]) -> 
         case "map", _:
             return _map_first(space, a, b, pairing, linked, outside)
         case "rows", "map" | "rows":
-            return _rows_first(space, a, b, pairing, linked)
+            reduced = _resolved(space, a.reduced)
+            waits = any(reduced.isdisjoint(map(space.find, at)) for at, _ in links if at is not None)
+            return _rows_first(space, a, b, pairing, linked, waits)
         case "contract", "map":
             if not _resolved(space, a.kept) <= linked or _image(pairing, _resolved(space, a.kept)) != \
                     _resolved(space, b.kept):
@@ -253,7 +255,8 @@ def _map_first(space: Space, a: Group, b: Group, pairing: Pairing, linked: set[i
     return joint
 
 
-def _rows_first(space: Space, a: Group, b: Group, pairing: Pairing, linked: set[int]) -> Joint | str:
+def _rows_first(space: Space, a: Group, b: Group, pairing: Pairing, linked: set[int], waits: bool) -> Joint | str:
+    """waits: whether b needs a result of a's reductions."""
     kept, reduced = _resolved(space, a.kept), _resolved(space, a.reduced)
     others = _resolved(space, b.axes)
     if not kept <= linked:
@@ -272,9 +275,23 @@ def _rows_first(space: Space, a: Group, b: Group, pairing: Pairing, linked: set[
         return joint
     elif columns != rest or len(columns) != len(reduced):
         return "the later one is over other axes than the rows"
+    if waits and _has_long_columns(space, a):
+        return "long columns are reduced in parts, in parallel, and better read twice"
     if space.count(kept) <= SERIAL_ROWS and space.count(kept | reduced) > SERIAL_ELEMENTS:
         return "a few long rows are better read twice, in parallel"
     return joint
+
+
+def _has_long_columns(space: Space, group: Group) -> bool:
+    """Whether a group's reductions run in parts: over many elements to few results, along other axes than the one along
+    which what it reads is contiguous.  A batch alone, whose size is not known, is short."""
+    kept, reduced = _resolved(space, group.kept), _resolved(space, group.reduced)
+    length = dim.product(space.sizes[x] for x in reduced)
+    if (isinstance(length, Dim) and length.is_symbol) or space.count(kept | reduced) < LONG:
+        return False
+    places = ([space.find(x) for x in r.labels or () if x != UNIT] for reads in group.reads.values() for r in reads)
+    columns = {at[-1] for at in places if at and at[-1] in kept and not reduced.isdisjoint(at)}
+    return any(space.count({x}) <= MANY_COLUMNS and space.count(kept - {x}) <= SERIAL_ROWS for x in columns)
 
 
 def _siblings(space: Space, a: Group, b: Group) -> Joint | str:

@@ -34,9 +34,9 @@ from graphc.kernel.ir import (
 )
 from graphc.kernel.primitives import PRIMITIVES, prim
 from graphc.passes.access import UNIT, estimate
-from graphc.passes.group import FEW_ROWS, LONG, MANY_COLUMNS
 from graphc.passes.emit import Emission, finished, reduction
 from graphc.passes.flatten import flatten
+from graphc.passes.group import FEW_ROWS, LONG, MANY_COLUMNS, SERIAL_ROWS
 from graphc.passes.lower_map import nest, output_params
 from graphc.passes.share import share
 from graphc.passes.tidy import Draft, Piece, collapse, finish
@@ -123,7 +123,7 @@ def _cut(draft: Draft, values: Sequence[Expr]) -> Cut | None:
     if len(sizes) == 1 and isinstance(sizes[0], Dim) and sizes[0].is_symbol:
         return None
     rows, row = (estimate(dim.product(n for _, n in axes)) for axes in (draft.kept, draft.reduced))
-    if rows * row < LONG or rows > (MANY_COLUMNS if _are_columns(draft, values) else FEW_ROWS):
+    if rows * row < LONG or (rows > FEW_ROWS and not _are_long_columns(draft, values)):
         return None
     for number, (axis, total) in enumerate(draft.reduced):
         inner = estimate(dim.product(sizes[number + 1:]))
@@ -136,11 +136,12 @@ def _cut(draft: Draft, values: Sequence[Expr]) -> Cut | None:
     return None
 
 
-def _are_columns(draft: Draft, values: Sequence[Expr]) -> bool:
-    """Whether what is reduced to neighbouring results lies side by side in memory."""
-    kept = {name for name, _ in draft.kept}
-    last = [e.index[-1] for e in walk.postorder(values) if isinstance(e, Load) and e.index]
-    return any(isinstance(e, Axis) and e.name in kept for e in last)
+def _are_long_columns(draft: Draft, values: Sequence[Expr]) -> bool:
+    """Whether what is reduced to neighbouring results lies side by side in memory, in few rows of results."""
+    last = {e.index[-1] for e in walk.postorder(values) if isinstance(e, Load) and e.index}
+    return any(Axis(name) in last and estimate(n) <= MANY_COLUMNS
+               and estimate(dim.product(m for other, m in draft.kept if other != name)) <= SERIAL_ROWS
+               for name, n in draft.kept)
 
 
 def _reads(value: Expr, states: Sequence[State]) -> bool:

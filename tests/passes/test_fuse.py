@@ -289,3 +289,52 @@ func @main(%x: float32[17, 11] "x", %y: float32[17] "y") {
   return %2 "z"
 }
 """) == ["map", "rows"]
+
+
+def test_a_masked_gradient_is_stored_and_summed_to_the_columns_of_its_bias_in_one_pass() -> None:
+    assert forms("""
+func @main(%g: float32[N, 28, 28, 32] "g", %y: float32[N, 28, 28, 32] "y") {
+  %0 = ReluGrad(%g, %y) : float32[N, 28, 28, 32]
+  %1 = Sum(%0) {axis=(0, 1, 2), keepdims=false} : float32[32]
+  return %0 "gradient", %1 "bias"
+}
+""") == ["rows"]
+
+
+NORMAL_GRADIENT = """
+func @main(%w: float32[3, 3, C, 32] "w", %dy: float32[N, 28, 28, 32] "dy", %y: float32[N, 28, 28, C] "y",
+           %x: float32[N, 28, 28, C] "x", %m: float32[C] "m", %s: float32[C] "s") {
+  %0 = Conv2DBackpropInput(%w, %dy) {strides=(1, 1, 1, 1), padding="SAME", explicit_paddings=(), data_format="NHWC",
+       dilations=(1, 1, 1, 1), input_sizes=(N, 28, 28, C)} : float32[N, 28, 28, C]
+  %1 = ReluGrad(%0, %y) : float32[N, 28, 28, C]
+  %2 = Sub(%x, %m) : float32[N, 28, 28, C]
+  %3 = Mul(%1, %2) : float32[N, 28, 28, C]
+  %4 = Sum(%1) {axis=(0, 1, 2), keepdims=false} : float32[C]
+  %5 = Sum(%3) {axis=(0, 1, 2), keepdims=false} : float32[C]
+  %6 = Mul(%1, %s) : float32[N, 28, 28, C]
+  %7 = Mul(%2, %5) : float32[N, 28, 28, C]
+  %8 = Add(%6, %7) : float32[N, 28, 28, C]
+  %9 = Add(%8, %4) : float32[N, 28, 28, C]
+  return %9 "dx"
+}
+""".replace("\n       dilations", " dilations").replace("C", "16").replace("16onv", "Conv").replace("NHW16", "NHWC")
+
+
+def test_a_product_stores_what_its_users_cannot_compute_again() -> None:
+    """Of the gradient of a normalisation behind a convolution: the masked gradient alone; both sums read it in one
+    pass, and what needs the sums is a pass of its own, for long columns are summed in parts."""
+    fused = fuse(verify(parse(NORMAL_GRADIENT)))
+    kernels = {n.attrs["form"]: n for n in fused.nodes if n.op.name == "Fusion"}
+    assert sorted(n.attrs["form"] for n in fused.nodes if n.op.name == "Fusion") == ["contract", "map", "rows"]
+    assert len(kernels["contract"].outputs) == 1 and len(kernels["rows"].outputs) == 2
+    assert len(kernels["contract"].inputs) == 3  # the filter, the gradient, and the mask
+
+
+def test_short_columns_and_what_needs_them_are_one_kernel() -> None:
+    assert forms("""
+func @main(%x: float32[N, 16] "x") {
+  %0 = Mean(%x) {axis=(0,), keepdims=false} : float32[16]
+  %1 = Sub(%x, %0) : float32[N, 16]
+  return %1 "y"
+}
+""") == ["rows"]

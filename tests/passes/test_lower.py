@@ -158,6 +158,26 @@ func @main(%x: float32[N, 784] "x") {
     assert len(plan.kernels) == 2 and "min(8192" in texts(plan)
 
 
+COLUMNS = [("N, 30, 28, 9", "0, 1, 2", "9"), ("N, 300, 9", "0, 1", "9"), ("40, 30, 70", "0, 1", "70"),
+           ("5000, 16", "0,", "16"), ("N, 30, 9, 28", "0, 1, 3", "9")]
+
+
+@pytest.mark.parametrize(("shape", "axes", "kept"), COLUMNS, ids=str)
+def test_long_columns_run_in_parts_beside_what_is_stored(shape: str, axes: str, kept: str) -> None:
+    """Also where the reduced axes are no single one; parts need not divide them."""
+    function = parse(f"""
+func @main(%x: float32[{shape}] "x", %y: float32[{shape}] "y", %b: float32[{kept}] "b") {{
+  %0 = ReluGrad(%x, %y) : float32[{shape}]
+  %1 = Sum(%0) {{axis=({axes}), keepdims=false}} : float32[{kept}]
+  %2 = Sub(%b, %1) : float32[{kept}]
+  return %0 "masked", %2 "sum"
+}}
+""")
+    for n in (1, 16):
+        plan = check(function, N=n) if "N" in shape else check(function)
+        assert len(plan.kernels) == 2
+
+
 def test_an_outer_product_and_a_scalar_one() -> None:
     function = parse("""
 func @main(%x: float32[N, 1] "x", %w: float32[1, 5] "w", %v: float32[1, 1] "v") {
