@@ -20,6 +20,7 @@ from graphc import errors
 from graphc.artifact.contents import header_json
 from graphc.artifact.format import VERSION, read_file
 from graphc.artifact.load import read_contents
+from graphc.graph.graph import fresh_default_graph
 from graphc.tensorfile import unpack_tensors
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -59,6 +60,14 @@ def test_the_weights_of_version_1_are_a_safetensors_file() -> None:
     header = json.loads(section[8:8 + int.from_bytes(section[:8], "little")])
     assert header["b"]["dtype"] == "BF16"
     assert len(safetensors.deserialize(section)) == 3
+
+
+def test_the_example_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (example,) = [b for b in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL) if "save(" in b]
+    monkeypatch.chdir(tmp_path)
+    with fresh_default_graph():
+        exec(compile(example, str(PAGE), "exec"), {})
+    assert (tmp_path / "y.gcx").exists()
 
 
 def test_the_page_describes_every_field_and_section() -> None:
