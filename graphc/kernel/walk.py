@@ -41,17 +41,23 @@ from graphc.kernel.ir import (
 Block: TypeAlias = tuple[Stmt, ...]
 Loop: TypeAlias = For | Reduce | Scan
 
+_LEAVES = frozenset((Const, Axis, SizeOf, Var))
+
 # ---------------------------------------------------------------------------------------------
 # Expressions.
 
 
 def children(expr: Expr) -> tuple[Expr, ...]:
     """Return the direct subexpressions of `expr`."""
+    kind = type(expr)  # a compilation asks millions of times, mostly for leaves
+    if kind in _LEAVES:
+        return ()
     match expr:
         case Prim(args=args):
             return args
         case Load(index=index, predicate=predicate, other=other):
-            return index + tuple(e for e in (predicate, other) if e is not None)
+            return index if predicate is None and other is None else index + tuple(
+                e for e in (predicate, other) if e is not None)
         case Guard(value=value, ok=ok, fallback=fallback):
             return value, ok, fallback
         case Random(counter_low=low, counter_high=high, key=key, lane=lane):
@@ -80,18 +86,24 @@ def with_children(expr: Expr, new: tuple[Expr, ...]) -> Expr:
             return expr
 
 
-def postorder(roots: Iterable[Expr]) -> Iterator[Expr]:
-    """Yield every expression under `roots` once (by identity), subexpressions first."""
+def postorder(roots: Iterable[Expr]) -> list[Expr]:
+    """Return every expression under `roots` once (by identity), subexpressions first."""
+    found: list[Expr] = []
     seen: set[int] = set()
-    stack = [(e, False) for e in reversed(list(roots))]
+    stack: list[Expr | None] = list(roots)
+    stack.reverse()
     while stack:
-        expr, ready = stack.pop()
-        if ready:
-            yield expr
+        expr = stack.pop()
+        if expr is None:  # the one below has all its subexpressions
+            found.append(stack.pop())  # type: ignore[arg-type]
         elif id(expr) not in seen:
             seen.add(id(expr))
-            stack.append((expr, True))
-            stack.extend((c, False) for c in reversed(children(expr)) if id(c) not in seen)
+            inner = children(expr)
+            if inner:
+                stack += (expr, None, *inner[::-1])
+            else:
+                found.append(expr)
+    return found
 
 
 def map_expr(root: Expr, f: Callable[[Expr], Expr]) -> Expr:
@@ -191,8 +203,8 @@ def loops(body: Block) -> Iterator[Loop]:
     return (s for s in statements(body) if isinstance(s, For | Reduce | Scan))
 
 
-def all_expressions(body: Block) -> Iterator[Expr]:
-    """Yield every expression in `body`, each object once, subexpressions first."""
+def all_expressions(body: Block) -> list[Expr]:
+    """Return every expression in `body`, each object once, subexpressions first."""
     return postorder(e for s in statements(body) for e in expressions(s))
 
 
