@@ -1,8 +1,8 @@
 """Errors as the command line tells them.
 
 Owns the text of an error and the exit codes: 0 done, 1 failed, 2 wrong command line, 130 interrupted.  Knows which
-frames are of no interest to a user.  Invariant: a fault of graphc itself (InternalError) is shown with everything that
-is needed to report it; any other error without graphc's frames.
+frames are of no interest to a user.  Invariant: a fault of graphc itself (InternalError) is told with everything that
+is needed to report it, in a file where that is long; any other error without graphc's frames.
 """
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import importlib
 import runpy
 import sys
 import sysconfig
+import tempfile
 import traceback
 from pathlib import Path
 
@@ -24,6 +25,8 @@ FAILED = 1
 WRONG = 2
 INTERRUPTED = 130
 
+LONGEST = 60  # lines of a fault that are printed
+
 _HIDDEN = ("<frozen runpy>", str(Path(runpy.__file__).resolve()), "<frozen importlib",
            str(Path(importlib.__file__).resolve().parent), str(Path(contextlib.__file__).resolve()),
            str(Path(click.__file__).resolve().parent), str(Path(__file__).parent), f"{PACKAGE}model.py")
@@ -32,12 +35,26 @@ _HIDDEN = ("<frozen runpy>", str(Path(runpy.__file__).resolve()), "<frozen impor
 
 def describe(error: Exception) -> str:
     """Return the error as lines.  Errors of graphc name the user's line themselves: the message alone is enough."""
+    if isinstance(error, InternalError) and not options.full_traceback():
+        return _fault(error)
     if not options.full_traceback() and not isinstance(error, InternalError):
         if isinstance(error, GraphcError):
             return f"{type(error).__name__}: {error}\n"
         if not _users_frames(error):
             return "".join(traceback.format_exception_only(error))
     return frames.shown(error, _HIDDEN)
+
+
+def _fault(error: InternalError) -> str:
+    """A fault of graphc: whole where it is short, else its first line and the file that holds the rest."""
+    text = frames.shown(error, _HIDDEN)
+    if text.count("\n") <= LONGEST:
+        return text
+    descriptor, path = tempfile.mkstemp(prefix="graphc-fault-", suffix=".txt")
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    first = str(error).partition("\n")[0]
+    return f"{type(error).__name__}: {first}\n  this is a fault of graphc; what is needed to report it is in {path}\n"
 
 
 def _users_frames(error: Exception) -> bool:
