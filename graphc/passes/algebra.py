@@ -17,7 +17,7 @@ from graphc.ir.function import Function, Value
 from graphc.ir.types import TensorType
 from graphc.ops.base import Kind
 from graphc.passes.bodies import everywhere
-from graphc.passes.patterns import CONSTANTS, FINITE, ROUNDING, Match, Rule, apply_rules, index, number
+from graphc.passes.patterns import CONSTANTS, EXACT, FINITE, ROUNDING, Match, Rule, apply_rules, index, number
 
 _INT = TensorType(int32, (3, 4))
 _BOOL = TensorType(bool_, (3, 4))
@@ -175,6 +175,29 @@ def _counted(m: Match) -> Value | None:
     return full if keepdims else m.make("Reshape", full, shape=m.type.shape)
 
 
+_WINDOW = ("ksize", "strides", "padding", "data_format")
+
+
+def _one_pooling(m: Match) -> bool:
+    """Whether position and spread speak of the same windows."""
+    return all(m["p"][name] == m["k"][name] for name in _WINDOW)
+
+
+def _masked_windows(m: Match) -> Value:
+    """The gradient reaches the largest element of each window alone, whose mask is that of the maximum: a quarter of
+    the elements, and x itself is read no more."""
+    pool = "MaxPool" if m["x"].tensor.rank == 4 else "MaxPool3D"
+    largest = m.make(pool, m["x"], **{name: m["p"][name] for name in _WINDOW})
+    masked = m.make(m.op.name, m["g"], largest, **m.attrs)
+    return m.make("MaxPoolSpread", m.make("MaxPoolPosition", m["x"], **m["p"]), masked, **m["k"])
+
+
+def _over_whole_windows(m: Match) -> bool:
+    """Whether a sum goes over every axis that has windows: what one window gives is then summed as a whole."""
+    windowed = {a for a, sizes in enumerate(zip(m["j"]["ksize"], m["j"]["strides"], strict=True)) if sizes != (1, 1)}
+    return windowed <= set(m["k"]["axis"])
+
+
 # -- the table --------------------------------------------------------------------------------------------------------
 
 _ELEMENTWISE_UNARY = (
@@ -184,6 +207,7 @@ _ELEMENTWISE_BINARY = (
     "Add", "Sub", "Mul", "RealDiv", "Maximum", "Minimum", "Pow", "SquaredDifference", "Less", "LessEqual", "Equal",
     "NotEqual", "LogicalAnd", "LogicalOr")
 _WIDE = {"j": {"shape": (3, 4)}}
+_PLANE = {"ksize": (1, 2, 2, 1), "strides": (1, 2, 2, 1), "padding": "VALID", "data_format": "NHWC"}
 _ROOTS = (("0.5", "Sqrt"), ("-0.5", "Rsqrt"))
 
 RULES: tuple[Rule, ...] = (
@@ -275,6 +299,17 @@ RULES: tuple[Rule, ...] = (
     Rule("Sum{k}(Neg(x))", "Neg(Sum{k}(x))", ROUNDING, given={"k": {"axis": (1,), "keepdims": False}}),
     Rule("Sum{k}(BroadcastTo{j}(x))", _counted, ROUNDING, given={
         "x": TensorType(float32, (3, 1)), "j": {"shape": (3, 4)}, "k": {"axis": (0, 1), "keepdims": False}}),
+    # Windows.
+    *(Rule(f"{mask}(MaxPoolSpread{{k}}(MaxPoolPosition{{p}}(x), g), x)", _masked_windows, preserves, when=_one_pooling,
+           given={"x": TensorType(float32, (2, 4, 6, 3)), "g": TensorType(float32, (2, 2, 3, 3)), "p": _PLANE,
+                  "k": {**_PLANE, "shape": (2, 4, 6, 3)}})
+      for mask, preserves in (("ReluGrad", EXACT), ("Relu6Grad", EXACT), ("LeakyReluGrad", ROUNDING))),
+    Rule("Sum{k}(MaxPoolSpread{j}(MaxPoolPosition{p}(x), g))", "Sum{k}(g)", ROUNDING, when=_over_whole_windows, given={
+        "x": TensorType(float32, (2, 4, 6, 3)), "g": TensorType(float32, (2, 2, 3, 3)), "p": _PLANE,
+        "j": {**_PLANE, "shape": (2, 4, 6, 3)}, "k": {"axis": (0, 1, 2), "keepdims": False}}),
+    Rule("Sum{k}(AvgPoolGrad{j}(g))", "Sum{k}(g)", ROUNDING, when=_over_whole_windows, given={
+        "g": TensorType(float32, (2, 2, 3, 3)), "j": {**_PLANE, "shape": (2, 4, 6, 3)},
+        "k": {"axis": (1, 2), "keepdims": True}}),
     # Broadcasts sink below elementwise ops, which broadcast by themselves.
     *(Rule(f"{op}{{k}}(BroadcastTo{{j}}(x))", _operand_without_broadcast, when=_sinks,
            given={"x": TensorType(bool_ if op == "LogicalNot" else float32, (1, 4)), **_WIDE,
