@@ -194,11 +194,13 @@ class Place:
 @dataclass(frozen=True, slots=True)
 class Split:
     """An axis of an output as two: its index is outer * count + inner, inner < count.  The two stand for the axis in
-    places: phases of a strided window (the inner one), groups of channels (the outer one)."""
+    places: groups of channels (the outer one), phases of a strided window (the inner one; `phased`: each of them is a
+    product of its own)."""
 
     outer: str
     inner: str
     count: Size
+    phased: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -257,7 +257,7 @@ class _Axes:
         quotient: Expr = index(0)
         phase: Expr = index(0)
         if self.sizes[f"x{i}"] != 1:
-            self.splits[f"x{i}"] = Split(f"q{i}", f"r{i}", w.stride)
+            self.splits[f"x{i}"] = Split(f"q{i}", f"r{i}", w.stride, True)
             quotient, phase = Axis(f"q{i}"), Axis(f"r{i}")
         first, window = _first(phase, w, common)
         at = _minus(_plus(quotient, window), _times(tap, apart))

@@ -100,11 +100,12 @@ def _product(emission: Emission, node: Node) -> Nest:
 
 
 def _convolution(emission: Emission, node: Node) -> Nest:
-    """The loops of a convolution: over its axes, a split one being two.  A loop that both factors know is one of the
-    batch, one that the second alone knows is over columns, every other one over rows."""
+    """The loops of a convolution: over its axes, a split one being two.  A loop over phases, or one that both factors
+    know, is one of the batch; one that the second alone knows is over columns, every other one over rows."""
     windows = windows_of(node)
     axes = window_axes(emission, node, windows)
     kept: list[tuple[str, Expr]] = []
+    phases: set[str] = set()
     parts: dict[str, Expr] = {}
     inside: Expr | None = None
     for number, axis in enumerate(a for a in windows.out if a):
@@ -118,13 +119,14 @@ def _convolution(emission: Emission, node: Node) -> Nest:
         outer, inner = f"q{number}", f"p{number}"
         kept += [(outer, extent(ceildiv(total, split.count))), (inner, extent(split.count))]
         axes |= {split.outer: Axis(outer), split.inner: Axis(inner)}
+        phases |= {inner} if split.phased else set()
         parts[whole.name] = add(scale(Axis(outer), split.count), Axis(inner))
         if divide_exactly(total, split.count) is None:
             ok = prim("lt", parts[whole.name], size(total))
             inside = ok if inside is None else prim("and", inside, ok)
     a, b = window_factors(emission, node, windows, axes)
     in_a, in_b = walk.free_axes(a), walk.free_axes(b)
+    batch = phases | (in_a & in_b)
     summed = tuple((e.name, extent(windows.sizes[s])) for s in windows.summed if isinstance(e := axes[s], Axis))
-    return Nest(tuple(x for x in kept if x[0] in in_a and x[0] in in_b),
-                tuple(x for x in kept if x[0] not in in_b),
-                tuple(x for x in kept if x[0] in in_b and x[0] not in in_a), summed, a, b, parts, inside)
+    return Nest(tuple(x for x in kept if x[0] in batch), tuple(x for x in kept if x[0] not in batch | in_b),
+                tuple(x for x in kept if x[0] in in_b - batch), summed, a, b, parts, inside)
