@@ -23,6 +23,7 @@ from graphc.inspection.compilation import Compilation
 from graphc.ir import function as ir
 from graphc.ir.dim import Dim
 from graphc.ir.types import HostType, TensorType
+from graphc.passes.access import is_view
 from graphc.passes.lower import kernel_name
 from graphc.view.group import Placed, arrange
 from graphc.view.scene import UNKNOWN_SIZE, Group, Kernel, Node, Scene, Stage, Type
@@ -196,7 +197,7 @@ class _Drawing:
         body: ir.Function = node.attrs["body"]
         inner = dict(zip(body.feeds, (sources[v] for v in node.inputs), strict=True))
         kernels = self._kernels_in_common(node.origin)
-        ops = [n.op.name for n in body.nodes if n.op.name != "Const"]
+        ops = [n.op.name for n in body.nodes if n.op.name != "Const" and not is_view(n)]
         if len(ops) > 1:
             scope = _common_scope([name for n in body.nodes for name in n.origin[:1]])
             box = f"{self._free('', f'{base}{path}@kernel')}/"

@@ -19,9 +19,12 @@ def scene_dot(scene: Scene, stage: str | None = None) -> str:
     """Return one stage (None: the last) as a digraph.  Tooltips have the user's lines; control edges are dashed."""
     chosen = scene.stage(stage)
     inside = children(chosen)
+    # ranking cluster by cluster, Graphviz fails on some clusters in clusters; ranking all at once, it needs minutes
+    # where a value is used all along a chain of hundreds, which is what blocks are made of
+    rank = "nslimit=1, nslimit1=1, mclimit=0.1" if any(g.kind == "block" for g in chosen.groups) else "newrank=true"
     lines = [
         f"digraph {quoted(scene.title)} {{",
-        '  graph [newrank=true, fontname="Helvetica", fontsize=11, labeljust=l, ranksep=0.35, nodesep=0.25];',
+        f'  graph [{rank}, fontname="Helvetica", fontsize=11, labeljust=l, ranksep=0.35, nodesep=0.25];',
         '  node [shape=box, style="rounded,filled", fillcolor="#ffffff", color="#98a1b3", fontname="Helvetica", '
         'fontsize=11, height=0.3, margin="0.12,0.05"];',
         '  edge [color="#98a1b3", fontname="Helvetica", fontsize=9, arrowsize=0.6];',

@@ -16,8 +16,8 @@ from graphc.view.scene import Group, Node, Stage, children
 LIMIT = 48
 """Things that stand directly in one box, at most."""
 
-BLOCK = 28
-"""Things that a block is made of, about."""
+BLOCK = 40
+"""Blocks that stand in one box, and things that stand in one block, at most where blocks are needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,13 +159,13 @@ def _cut(parent: str, items: Sequence[Node | Group], limit: int, links: Sequence
     if len(items) <= limit:
         return
     crossing = _crossing(items, links)
-    pieces = max(2, min(limit, math.ceil(len(items) / BLOCK)))
-    step = len(items) / pieces
-    slack = int(step / 4)
+    levels = math.ceil(math.log(len(items), BLOCK))  # so that the blocks of every level are about as many
+    pieces = max(2, min(limit, math.ceil(len(items) ** (1 / max(2, levels)))))
     cuts = [0]
-    for k in range(1, pieces):
-        ideal = round(k * step)
-        near = range(max(cuts[-1] + 1, ideal - slack), min(len(items) - (pieces - k), ideal + slack) + 1)
+    for left in range(pieces, 1, -1):
+        step = (len(items) - cuts[-1]) / left
+        ideal, slack = round(cuts[-1] + step), int(step / 4)
+        near = range(max(cuts[-1] + 1, ideal - slack), min(len(items) - left + 1, ideal + slack) + 1)
         cuts.append(min(near, key=lambda i: (crossing[i], abs(i - ideal), i)))
     cuts.append(len(items))
     for number, (start, end) in enumerate(pairwise(cuts), 1):
@@ -177,7 +177,7 @@ def _cut(parent: str, items: Sequence[Node | Group], limit: int, links: Sequence
                 parents[item.id] = block.id
             else:
                 groups[item.id] = replace(groups[item.id], parent=block.id)
-        _cut(block.id, part, LIMIT, links, groups, parents)
+        _cut(block.id, part, BLOCK, links, groups, parents)
 
 
 def _crossing(items: Sequence[Node | Group], links: Sequence[tuple[str, str]]) -> list[int]:

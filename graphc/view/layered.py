@@ -20,6 +20,7 @@ EDGE_GAP = 12.0
 LAYER_GAP = 17.0
 """Between a layer of things and the layer of edges' labels beside it."""
 LABEL_HEIGHT = 14.0
+TALL = 60.0
 ORDER_SWEEPS = 12
 PLACE_SWEEPS = 40
 NEAR, RUN, PORT = 4.0, 12.0, 1.0
@@ -60,10 +61,12 @@ class _Spot:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """centers: of each thing.  runs: the points of each edge, downwards.  The drawing starts at (0, 0)."""
+    """centers: of each thing.  runs: the points of each edge, downwards.  labels: the middle of each edge's label.  The
+    drawing starts at (0, 0)."""
 
     centers: tuple[Point, ...]
     runs: tuple[tuple[Point, ...], ...]
+    labels: tuple[Point, ...]
     width: float
     height: float
 
@@ -225,5 +228,14 @@ def _finished(spots: Sequence[_Spot], chains: Sequence[Sequence[_Spot]], rows: S
     def at(spot: _Spot) -> Point:
         return spot.x - left, middles[spot.layer]
 
-    return Drawing(tuple(map(at, spots)), tuple(tuple(map(at, chain)) for chain in chains), right - left,
-                   y - LAYER_GAP)
+    def along(chain: Sequence[_Spot]) -> tuple[Point, ...]:
+        points = [at(chain[0])]
+        for bend in chain[1:-1]:
+            x, middle = at(bend)
+            room = heights[bend.layer]
+            # beside something tall, an edge runs upright along all of it
+            points += [(x, middle - room / 2), (x, middle + room / 2)] if room > TALL else [(x, middle)]
+        return (*points, at(chain[-1]))
+
+    return Drawing(tuple(map(at, spots)), tuple(map(along, chains)), tuple(at(c[len(c) // 2]) for c in chains),
+                   right - left, y - LAYER_GAP)

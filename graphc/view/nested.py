@@ -23,9 +23,21 @@ HEAD = 28.0
 """Height of an open box's title."""
 PART_GAP = 36.0
 GRID_GAP = 14.0
+TAP_HEIGHT = 20.0
 WHOLE = ""
+FAN = 8
+"""Edges of one source in one box that are still drawn; of more, the first alone, and taps for the others."""
 
 SizeOf: TypeAlias = Callable[["Node | Group"], tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Widths:
+    """Widths of texts: of an edge's label, of an open box's title, of a tap with this label."""
+
+    label: Callable[[str], float]
+    title: Callable[[str], float]
+    tap: Callable[[str], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +52,24 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A drawn piece of an edge.  arrow: it ends at a thing, not at a port.  control: no value passes along it."""
+    """A drawn piece of an edge.  label_at: the middle of its label.  arrow: it ends at a thing, not at a port.
+    control: no value passes along it."""
 
     points: tuple[Point, ...]
     label: str
+    label_at: Point
     arrow: bool
     control: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Nested:
-    """boxes: by id, outer ones first.  lines: with the id of the box that they are in."""
+    """boxes: by id, outer ones first.  lines: with the id of the box that they are in.  taps: sources told again beside
+    what uses them, with their labels."""
 
     boxes: Mapping[str, Box]
     lines: tuple[tuple[str, Line], ...]
+    taps: tuple[tuple[Box, str], ...]
     width: float
     height: float
 
@@ -66,8 +82,10 @@ class _Port:
 
 @dataclass(slots=True)
 class _Link:
-    """A piece of an edge in one open box, between ids of things in it or keys of its ports; flip: it runs upwards."""
+    """A piece of an edge in one open box, between ids of things in it or keys of its ports; flip: it runs upwards.
+    origin: the id of the one operation that it comes from, else that of the closed box."""
 
+    origin: str
     a: str
     b: str
     flip: bool
@@ -76,6 +94,7 @@ class _Link:
     from_port: str | None = None
     to_port: str | None = None
     points: list[Point] = field(default_factory=list)
+    label_at: Point = (0.0, 0.0)
 
 
 @dataclass(slots=True)
@@ -87,6 +106,8 @@ class _Level:
     depth: int
     links: dict[tuple[str, str, str], _Link] = field(default_factory=dict)
     ports: dict[str, _Port] = field(default_factory=dict)
+    taps: dict[str, str] = field(default_factory=dict)
+    """Key of each tap -> id of what it stands for."""
     places: dict[str, Point] = field(default_factory=dict)
     width: float = 0.0
     height: float = 0.0
@@ -114,22 +135,19 @@ def opened(stage: Stage, most: int) -> set[str]:
     return found
 
 
-def nested(stage: Stage, open_boxes: Set[str], size_of: SizeOf, label_width: Callable[[str], float],
-           title_width: Callable[[str], float]) -> Nested:
+def nested(stage: Stage, open_boxes: Set[str], size_of: SizeOf, widths: Widths) -> Nested:
     """Return the layout of a stage with these boxes open.  size_of: of a closed thing."""
-    return _Layout(stage, open_boxes, size_of, label_width, title_width).run()
+    return _Layout(stage, open_boxes, size_of, widths).run()
 
 
 class _Layout:
-    def __init__(self, stage: Stage, open_boxes: Set[str], size_of: SizeOf, label_width: Callable[[str], float],
-                 title_width: Callable[[str], float]) -> None:
+    def __init__(self, stage: Stage, open_boxes: Set[str], size_of: SizeOf, widths: Widths) -> None:
         self.stage = stage
         self.size_of = size_of
-        self.label_width = label_width
-        self.title_width = title_width
+        self.widths = widths
         inside = children(stage)
         self.above = {g.id: g.parent for g in stage.groups} | {n.id: stage.parents.get(n.id, "") for n in stage.nodes}
-        self.names = {g.id: g.label for g in stage.groups}
+        self.names = {g.id: g.label for g in stage.groups} | {n.id: n.label for n in stage.nodes}
         self.levels = {WHOLE: _Level(WHOLE, inside[WHOLE], 0)}
         for group in stage.groups:  # outer ones come first
             if group.id in open_boxes and group.parent in self.levels:
@@ -137,6 +155,8 @@ class _Layout:
 
     def run(self) -> Nested:
         self._connect()
+        for level in self.levels.values():
+            self._tap(level)
         for level in sorted(self.levels.values(), key=lambda level: -level.depth):
             self._arrange(level)
         whole = self.levels[WHOLE]
@@ -146,7 +166,9 @@ class _Layout:
             for id, (x, y) in level.places.items():
                 boxes[id] = Box(own.x + x, own.y + y, *self._size(id, level))
         lines = [(level.id, line) for level in self.levels.values() for line in self._route(level, boxes)]
-        return Nested({id: box for id, box in boxes.items() if id}, tuple(lines), whole.width, whole.height)
+        taps = [(boxes[key], self.names[id]) for level in self.levels.values() for key, id in level.taps.items()]
+        drawn = {id: box for id, box in boxes.items() if id in self.above}
+        return Nested(drawn, tuple(lines), tuple(taps), whole.width, whole.height)
 
     # -- edges cut into links ------------------------------------------------------------------------------------------
 
@@ -188,45 +210,65 @@ class _Layout:
             while len(up) > 1 and len(down) > 1 and up[-2] == down[-2]:
                 up.pop()
                 down.pop()
-            cut.append((source, up, down, _label(nodes, source, values), control))
-        backward = _backward([(up[-2], down[-2]) for _, up, down, _, _ in cut])
-        for source, up, down, label, control in cut:
+            origins = {id for id, _ in values}
+            origin = next(iter(origins)) if len(origins) == 1 else source
+            cut.append((source, origin, up, down, _label(nodes, source, values), control))
+        backward = _backward([(up[-2], down[-2]) for _, _, up, down, _, _ in cut])
+        for source, origin, up, down, label, control in cut:
             a, b = up[-2], down[-2]
             back = (a, b) in backward
-            main = self._link(up[-1], source, a, b, back, label, control)
+            main = self._link(up[-1], (source, origin), a, b, back, label, control)
             before = main
             for box, inner in zip(up[-2:0:-1], up[-3::-1], strict=False):
                 before.from_port = self.levels[box].port(source, back)
-                before = self._link(box, source, inner, before.from_port, back, "", control)
+                before = self._link(box, (source, origin), inner, before.from_port, back, "", control)
             before = main
             for box, inner in zip(down[-2:0:-1], down[-3::-1], strict=False):
                 before.to_port = self.levels[box].port(source, not back)
-                before = self._link(box, source, before.to_port, inner, back, "", control)
+                before = self._link(box, (source, origin), before.to_port, inner, back, "", control)
 
-    def _link(self, box: str, source: str, a: str, b: str, flip: bool, label: str, control: bool) -> _Link:
-        links = self.levels[box].links
-        link = links.setdefault((a, b, source), _Link(a, b, flip, label, control))
+    def _link(self, box: str, sources: tuple[str, str], a: str, b: str, flip: bool, label: str,
+              control: bool) -> _Link:
+        source, origin = sources
+        link = self.levels[box].links.setdefault((a, b, source), _Link(origin, a, b, flip, label, control))
+        if link.origin != origin:
+            link.origin = source
         link.control = link.control and control
         if link.label != label:
             link.label = ""
         return link
 
+    def _tap(self, level: _Level) -> None:
+        """Put taps in the place of wide fans: each target but the first gets a tap of its own."""
+        place = {item.id: i for i, item in enumerate(level.items)}
+        fans: dict[str, list[_Link]] = {}
+        for link in level.links.values():
+            if not link.flip and link.b in place:
+                fans.setdefault(link.origin, []).append(link)
+        for source, fan in fans.items():
+            if len(fan) >= FAN:
+                for link in sorted(fan, key=lambda k: place[k.b])[1:]:
+                    link.a, link.from_port, link.label = f"{level.id}\0tap {len(level.taps)}", None, ""
+                    level.taps[link.a] = source
+
     # -- one box -------------------------------------------------------------------------------------------------------
 
     def _size(self, id: str, level: _Level) -> tuple[float, float]:
+        if id in level.taps:
+            return self.widths.tap(self.names[level.taps[id]]), TAP_HEIGHT
         inner = self.levels.get(id)
         if inner is not None:
             return inner.width, inner.height
         return self.size_of(next(i for i in level.items if i.id == id))
 
     def _arrange(self, level: _Level) -> None:
-        sizes = {i.id: self._size(i.id, level) for i in level.items}
+        sizes = {id: self._size(id, level) for id in (*(i.id for i in level.items), *level.taps)}
         things = {id: Thing(*size) for id, size in sizes.items()} | {
             key: Thing(4.0, 0.0, "top" if port.top else "bottom") for key, port in level.ports.items()}
         parts = self._parts(level, things)
         places, width, height = _packed([(p.width, p.height) for p in parts], bool(level.ports))
         pad, head = (PAD, HEAD) if level.id else (0.0, 0.0)
-        title = self.title_width(self.names[level.id]) + 2 * PAD if level.id else 0.0
+        title = self.widths.title(self.names[level.id]) + 2 * PAD if level.id else 0.0
         spare = max(0.0, (title - width - 2 * pad) / 2)
         for part, (x, y) in zip(parts, places, strict=True):
             left, top = pad + spare + x, pad + head + y
@@ -235,8 +277,9 @@ class _Layout:
                     level.ports[id].x = left + cx
                 else:
                     level.places[id] = left + cx - sizes[id][0] / 2, top + cy - sizes[id][1] / 2
-            for link, points in part.runs:
+            for link, points, (lx, ly) in part.runs:
                 link.points = [(left + px, top + py) for px, py in (reversed(points) if link.flip else points)]
+                link.label_at = left + lx, top + ly
         level.width, level.height = width + 2 * (pad + spare), height + 2 * pad + head
 
     def _parts(self, level: _Level, things: Mapping[str, Thing]) -> list[_Part]:
@@ -249,10 +292,10 @@ class _Layout:
             number = {id: i for i, id in enumerate(ids)}
             links = [link for link in level.links.values() if link.a in number]
             runs = [Run(*((number[k.b], number[k.a]) if k.flip else (number[k.a], number[k.b])),
-                        math.ceil(self.label_width(k.label)) + 10.0 if k.label else 0.0) for k in links]
+                        math.ceil(self.widths.label(k.label)) + 10.0 if k.label else 0.0) for k in links]
             drawn = draw([things[id] for id in ids], runs)
             parts.append(_Part(dict(zip(ids, drawn.centers, strict=True)),
-                               list(zip(links, drawn.runs, strict=True)), drawn.width, drawn.height))
+                               list(zip(links, drawn.runs, drawn.labels, strict=True)), drawn.width, drawn.height))
         alone = [id for id in things if id not in graph]
         return [*parts, _grid({id: (things[id].width, things[id].height) for id in alone})] if alone else parts
 
@@ -281,16 +324,16 @@ class _Layout:
             for i, (_, link, index) in enumerate(uses):
                 x = box.x + box.width / 2 + (i - (len(uses) - 1) / 2) * step
                 link.points[index] = x, box.y if top else box.y + box.height
-        return [Line(tuple(k.points), k.label, k.b not in level.ports and k.to_port is None, k.control)
-                for k in level.links.values()]
+        return [Line(tuple(k.points), k.label, (own.x + k.label_at[0], own.y + k.label_at[1]),
+                     k.b not in level.ports and k.to_port is None, k.control) for k in level.links.values()]
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A part of a box: the centers of its things, the points of its links."""
+    """A part of a box: the centers of its things, the points and the label's middle of its links."""
 
     centers: Mapping[str, Point]
-    runs: Sequence[tuple[_Link, tuple[Point, ...]]]
+    runs: Sequence[tuple[_Link, tuple[Point, ...], Point]]
     width: float
     height: float
 

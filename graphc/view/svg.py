@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 from graphc.view.layered import Point
-from graphc.view.nested import Box, Line, nested, opened
+from graphc.view.nested import Box, Line, Widths, nested, opened
 from graphc.view.scene import Group, Kernel, Node, Scene, Stage, sizes
 
 MOST = 80
@@ -45,6 +45,7 @@ fill:#626c80}
 .graphc .edge{fill:none;stroke:#aab3c4;stroke-width:1.25}
 .graphc .control{stroke-dasharray:3 4}
 .graphc .tip{fill:#aab3c4}
+.graphc .tap{fill:#fff;stroke:#aab3c4;stroke-dasharray:2 3}
 @media (prefers-color-scheme:dark){
 .graphc text{fill:#e4e8f1}.graphc .ground{fill:#12151c}.graphc .card{fill:#181c25;stroke:#3a4254}
 .graphc .head,.graphc .below,.graphc .value,.graphc .sizes{fill:#9aa4b8}.graphc .sizes{stroke:#12151c}
@@ -52,7 +53,7 @@ fill:#626c80}
 .graphc .output{fill:#182e22;stroke:#4a9468}
 .graphc .variable,.graphc .update{fill:#2a2236;stroke:#8d68b3}
 .graphc .scope,.graphc .block,.graphc .body,.graphc .kernel{fill:#1a1f2b;stroke:#343c50}
-.graphc .edge{stroke:#566075}.graphc .tip{fill:#566075}}
+.graphc .tap{fill:#12151c;stroke:#566075}.graphc .edge{stroke:#566075}.graphc .tip{fill:#566075}}
 """.strip()
 
 
@@ -61,8 +62,7 @@ def scene_svg(scene: Scene, stage: str | None = None, most: int = MOST) -> str:
     chosen = scene.stage(stage)
     open_boxes = opened(chosen, most)
     picture = _Picture(chosen, scene.kernels)
-    layout = nested(chosen, open_boxes, picture.size, lambda text: _width(text, 10, mono=True),
-                    lambda text: _width(_short(text), 12))
+    layout = nested(chosen, open_boxes, picture.size, _WIDTHS)
     legend = picture.legend(layout.width, layout.height + 20)
     width, height = max(layout.width, 200) + 2 * MARGIN, layout.height + 2 * MARGIN + legend.height
     size = f'width="{width:.0f}" height="{height:.0f}"'
@@ -83,9 +83,13 @@ def scene_svg(scene: Scene, stage: str | None = None, most: int = MOST) -> str:
     for id, box in layout.boxes.items():
         if id not in open_boxes:
             lines += picture.card(nodes[id] if id in nodes else groups[id], box)
+    for box, label in layout.taps:
+        lines.append(f'<rect class="tap" {_place(box)} rx="{box.height / 2:g}"/>')
+        x, y = box.x + box.width / 2, box.y + box.height / 2 + 3.5
+        lines.append(f'<text class="below" x="{x:.1f}" y="{y:.1f}">{_text(_short(label, 18))}</text>')
     for _, line in layout.lines:
         if line.label:
-            x, y = line.points[len(line.points) // 2]
+            x, y = line.label_at
             lines.append(f'<text class="sizes" x="{x:.1f}" y="{y + 3.5:.1f}">{_text(line.label)}</text>')
     lines += [*legend.lines, "</g>", "</svg>"]
     return "\n".join(lines) + "\n"
@@ -122,7 +126,7 @@ class _Picture:
         if isinstance(item, Node) and item.kind == "constant":
             return max(26.0, _width(title, 11, mono=True) + 18), 22.0
         room = max(_width(title, 12.5, bold=True), _width(below, 11))
-        return max(64.0, room + 34), 42.0 if below else 32.0
+        return max(64.0, room + 40), 42.0 if below else 32.0
 
     def frame(self, group: Group, box: Box) -> Iterator[str]:
         """An open box."""
@@ -225,6 +229,10 @@ def _short(text: str, longest: int = LONGEST) -> str:
         return text
     keep = longest - 1
     return f"{text[:(keep + 1) // 2]}…{text[len(text) - keep // 2:]}"
+
+
+_WIDTHS = Widths(lambda text: _width(text, 10, mono=True), lambda text: _width(_short(text), 12),
+                 lambda text: _width(_short(text, 18), 11) + 20)
 
 
 def _text(text: str) -> str:

@@ -15,7 +15,7 @@ class Page {
     this.scene = new Scene(data);
     this.parts = Object.fromEntries([...document.querySelectorAll("[id]")].map((e) => [e.id, e]));
     this.canvas = new Canvas(this.parts.canvas, this.scene);
-    this.layout = new Layout((item) => this.canvas.sizeOf(item), (bundle) => this.#label(bundle),
+    this.layout = new Layout((item) => this.canvas.sizeOf(item), (item) => this.canvas.tapSize(item), (bundle) => this.#label(bundle),
       (text) => this.canvas.width(text, FONT.sizes));
     this.panel = new Panel(this.parts.panel, this.scene, {
       go: (id) => this.reveal(id), kernel: (number) => this.chooseKernel(number), toggle: (id) => this.toggle(id),
@@ -208,7 +208,12 @@ class Page {
       item.told ??= (item.isGroup ? item.id : `${item.id} ${item.node.op} ${this.scene.line(item.node.line)}`).toLowerCase();
       return words.every((word) => item.told.includes(word));
     };
-    const items = words.length ? [...this.stage.groups.filter((g) => g.kind !== "block"), ...this.stage.nodes].filter(wanted) : [];
+    const all = words.length ? [...this.stage.groups.filter((g) => g.kind !== "block"), ...this.stage.nodes] : [];
+    const rank = (item) => { // the name itself, its beginning, a part of a name, then what is only written on the line
+      const label = item.label.toLowerCase();
+      return label === words[0] ? 0 : label.startsWith(words[0]) ? 1 : item.id.toLowerCase().includes(words[0]) ? 2 : 3;
+    };
+    const items = all.filter(wanted).map((item) => [rank(item), item]).sort((p, q) => p[0] - q[0]).map(([, item]) => item);
     this.search = { text, items, at: -1 };
     this.#results();
     this.#mark();
@@ -360,6 +365,21 @@ class Page {
     on("search", "keydown", (event) => this.#searchKey(event));
     document.addEventListener("keydown", (event) => this.#key(event));
     this.#pointers(this.parts.canvas);
+    this.#splitter(this.parts.splitter, this.parts.panel);
+  }
+
+  #splitter(bar, panel) {
+    const set = (width) => {
+      panel.style.width = `${Math.round(Math.min(innerWidth * 0.7, Math.max(240, width)))}px`;
+    };
+    bar.addEventListener("pointerdown", (event) => bar.setPointerCapture(event.pointerId));
+    bar.addEventListener("pointermove", (event) => {
+      if (bar.hasPointerCapture(event.pointerId)) set(innerWidth - event.clientX);
+    });
+    bar.addEventListener("keydown", (event) => {
+      const by = { ArrowLeft: 32, ArrowRight: -32 }[event.key];
+      if (by) set(panel.offsetWidth + by);
+    });
   }
 
   #searchKey(event) {
@@ -469,7 +489,10 @@ class Page {
     element.addEventListener("click", (event) => {
       if (moved > 4) return;
       const id = event.target.closest(".item")?.dataset.id ?? null;
-      if (id !== null && event.target.closest(".toggle")) {
+      const tap = event.target.closest(".tap");
+      if (tap) {
+        this.reveal(tap.dataset.go);
+      } else if (id !== null && event.target.closest(".toggle")) {
         this.kernel = null;
         this.selected = id;
         this.toggle(id);

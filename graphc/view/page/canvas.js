@@ -7,6 +7,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const LONGEST_LABEL = 30;
+const MOST_DOTS = 6; // of the kernels in a closed box
 
 /** Make an SVG element with attributes inside `parent`. */
 function svg(name, attributes, parent) {
@@ -103,9 +104,14 @@ class Canvas {
   sizeOf(item) {
     const { title, below } = this.texts(item);
     if (item.kind === "constant") return { width: Math.max(26, Math.ceil(this.width(title, FONT.value)) + 18), height: 22 };
-    const text = Math.max(this.width(title, FONT.title), this.width(below, FONT.below));
+    const dots = item.isGroup && item.kind !== "kernel" ? 8 * Math.min(item.inner.length, MOST_DOTS) : 0;
+    const text = Math.max(this.width(title, FONT.title), this.width(below, FONT.below) + dots);
     const more = item.isGroup ? 26 + Math.min(item.kernels.length, 1) * 8 : 0;
     return { width: Math.ceil(Math.max(64, text + 30 + more)), height: below ? 42 : 32 };
+  }
+
+  tapSize(item) {
+    return { width: Math.ceil(this.width(shortened(item.label, 18), FONT.below)) + 20, height: 20 };
   }
 
   // -- drawing -------------------------------------------------------------------------------------------------------
@@ -129,6 +135,7 @@ class Canvas {
     if (level.item.parent) this.#frame(level.item, layout.boxes.get(level.item), parent, marks);
     const edges = svg("g", { class: "edges" }, parent);
     for (const link of level.links.values()) this.#edge(link, edges);
+    for (const tap of level.taps) this.#tap(tap, layout.boxes.get(tap), parent);
     for (const item of level.item.children) {
       if (!layout.levels.some((other) => other.item === item)) this.#card(item, layout.boxes.get(item), parent, marks, counts);
     }
@@ -175,7 +182,14 @@ class Canvas {
     const middle = (width - (item.isGroup ? 20 : 0)) / 2 + (striped ? 3 : 0);
     const y = below ? height / 2 - 3.5 : height / 2 + 4;
     svg("text", { class: item.kind === "constant" ? "value" : "title", x: middle, y }, group).textContent = title;
-    if (below) svg("text", { class: "below", x: middle, y: height / 2 + 12 }, group).textContent = below;
+    const dots = item.isGroup && item.kind !== "kernel" ? item.inner.slice(0, MOST_DOTS) : [];
+    const x = middle - 4 * dots.length;
+    if (below) svg("text", { class: "below", x, y: height / 2 + 12 }, group).textContent = below;
+    const start = x + this.width(below, FONT.below) / 2 + 5;
+    dots.forEach((kernel, i) => {
+      const dot = svg("rect", { class: "stripe", x: start + 8 * i, y: height / 2 + 5.5, width: 6, height: 6, rx: 2 }, group);
+      dot.style.setProperty("--hue", hueOf(kernel));
+    });
     if (item.isGroup) this.#button(group, width - 15, height / 2, "+");
     const count = counts.get(item.id);
     if (count) {
@@ -185,6 +199,14 @@ class Canvas {
       svg("rect", { x: -wide / 2, y: -8, width: wide, height: 16, rx: 8 }, badge);
       svg("text", { y: 3.5 }, badge).textContent = text;
     }
+  }
+
+  #tap(tap, box, parent) {
+    const group = svg("g", { class: "tap", transform: `translate(${box.x},${box.y})` }, parent);
+    group.dataset.go = tap.source.id;
+    svg("title", {}, group).textContent = `${tap.source.id.replace(/\/$/, "")}: click to go there`;
+    svg("rect", { width: box.width, height: box.height, rx: box.height / 2 }, group);
+    svg("text", { x: box.width / 2, y: box.height / 2 + 3.5 }, group).textContent = shortened(tap.source.label, 18);
   }
 
   #button(group, x, y, sign) {
@@ -206,10 +228,10 @@ class Canvas {
     this.lines.push({ link, group });
   }
 
-  /** The sizes on an edge, where dagre kept room for them: its middle point. */
+  /** The sizes on an edge, where the layout kept room for them. */
   #label({ link, group }, parent) {
-    if (!link.label) return;
-    const at = link.points[Math.floor(link.points.length / 2)];
+    if (!link.label || !link.labelAt) return;
+    const at = link.labelAt;
     const text = svg("text", { class: "sizes", x: at.x, y: at.y + 3.5 }, parent);
     text.textContent = link.label;
     group.label = text;

@@ -19,11 +19,21 @@ class Port {
   }
 }
 
+/** A source told again beside what uses it, in the place of a long edge; its fan of edges would bury the drawing. */
+class Tap {
+  constructor(source, number) {
+    this.source = source;
+    this.id = `tap ${number}`;
+  }
+}
+
+const FAN = 8; // edges of one source in one box that are still drawn; of more, the first alone
+
 /** A piece of an edge inside one open box, from `a` to `b`, each an item or a port of the box; fromPort, toPort: the
  *  ports of `a` and `b` where these are open boxes.  flip: it runs upwards. */
 class Link {
   constructor(a, b, flip, label) {
-    Object.assign(this, { a, b, flip, label, fromPort: null, toPort: null, bundles: [], points: [] });
+    Object.assign(this, { a, b, flip, label, fromPort: null, toPort: null, bundles: [], points: [], labelAt: null });
   }
 }
 
@@ -33,6 +43,7 @@ class Level {
     this.item = item;
     this.links = new Map();
     this.ports = new Map();
+    this.taps = [];
     this.places = new Map();
     this.width = 0;
     this.height = 0;
@@ -53,9 +64,11 @@ class Level {
 }
 
 class Layout {
-  /** sizeOf(item): {width, height} of a closed item.  labelOf(bundle): text of an edge.  widthOf(label): its pixels. */
-  constructor(sizeOf, labelOf, widthOf) {
+  /** sizeOf(item), tapSize(item): {width, height} of a closed item, and of its tap.  labelOf(bundle): text of an edge.
+   *  widthOf(label): its pixels. */
+  constructor(sizeOf, tapSize, labelOf, widthOf) {
     this.sizeOf = sizeOf;
+    this.tapSize = tapSize;
     this.labelOf = labelOf;
     this.widthOf = widthOf;
     this.known = new Map();
@@ -66,6 +79,7 @@ class Layout {
     this.levels = new Map([[stage.root, new Level(stage.root)]]);
     this.#findLevels(stage.root, open);
     this.#connect(bundles);
+    for (const level of this.levels.values()) this.#tap(level);
     const inner = [...this.levels.values()].sort((a, b) => b.item.depth - a.item.depth);
     for (const level of inner) this.#arrange(level);
     const boxes = new Map();
@@ -128,6 +142,30 @@ class Layout {
     }
   }
 
+  /** Put taps in the place of wide fans: each target but the first gets a tap of its own. */
+  #tap(level) {
+    const fans = new Map();
+    for (const link of level.links.values()) {
+      if (link.flip || !(link.b instanceof Item)) continue;
+      const origins = new Set(link.bundles.flatMap((bundle) => bundle.edges.map((edge) => edge.from)));
+      const source = origins.size === 1 ? [...origins][0] : link.bundles[0].from; // the operation itself where it can be
+      const fan = fans.get(source);
+      if (fan) fan.push(link);
+      else fans.set(source, [link]);
+    }
+    const place = new Map(level.item.children.map((item, i) => [item, i]));
+    for (const [source, links] of fans) {
+      if (links.length < FAN) continue;
+      links.sort((p, q) => place.get(p.b) - place.get(q.b));
+      for (const link of links.slice(1)) {
+        link.a = new Tap(source, `${level.item.id} ${level.taps.length}`);
+        link.fromPort = null;
+        link.label = "";
+        level.taps.push(link.a);
+      }
+    }
+  }
+
   /** Which links run against the order of the others: item -> items, found by walking along the links. */
   #backward(cut) {
     const next = new Map();
@@ -163,6 +201,7 @@ class Layout {
   }
 
   #size(item) {
+    if (item instanceof Tap) return this.tapSize(item.source);
     const level = this.levels.get(item);
     return level ? { width: level.width, height: level.height } : this.sizeOf(item);
   }
@@ -171,7 +210,7 @@ class Layout {
 
   #arrange(level) {
     const items = level.item.children;
-    const ends = [...items, ...level.ports.values()];
+    const ends = [...items, ...level.ports.values(), ...level.taps];
     const number = new Map(ends.map((end, i) => [end, i]));
     const links = [...level.links.values()];
     const parts = this.#parts(ends, links, number, level.ports.size > 0);
@@ -189,7 +228,11 @@ class Layout {
         if (end instanceof Port) end.x = left + at.x;
         else level.places.set(end, { x: left + at.x, y: top + at.y });
       }
-      for (const [link, points] of part.points) link.points = points.map((p) => ({ x: p.x + left, y: p.y + top }));
+      const moved = (p) => ({ x: p.x + left, y: p.y + top });
+      for (const [link, { run, label }] of part.points) {
+        link.points = run.map(moved);
+        link.labelAt = label && moved(label);
+      }
     });
     level.width = content.width + 2 * (pad + spare);
     level.height = content.height + 2 * pad + head;
@@ -238,7 +281,7 @@ class Layout {
     const at = new Map(part.ends.map((end, i) => [end, solved.at[i]]));
     const points = new Map(part.links.map((link, i) => {
       const run = solved.points[i];
-      return [link, link.flip ? [...run].reverse() : run];
+      return [link, { run: link.flip ? [...run].reverse() : run, label: solved.labels[i] }];
     }));
     return { at, points, width: solved.width, height: solved.height };
   }
@@ -260,7 +303,9 @@ class Layout {
       ends.get(key).uses.push({ link, index });
     };
     for (const link of level.links.values()) {
-      link.points = link.points.map((p) => ({ x: own.x + p.x, y: own.y + p.y }));
+      const moved = (p) => ({ x: own.x + p.x, y: own.y + p.y });
+      link.points = link.points.map(moved);
+      link.labelAt &&= moved(link.labelAt);
       const end = (item, port, top, index) => {
         const point = link.points.at(index);
         if (item instanceof Port) {
@@ -304,27 +349,29 @@ function layered(sizes, edges) {
     const { x, y } = graph.node(String(i));
     return size.port ? { x, y } : { x: x - size.width / 2, y: y - size.height / 2 };
   });
-  const points = edges.map(([from, to], i) => graph.edge(String(from), String(to), String(i)).points);
-  const width = straightened(sizes, edges, at, points);
-  return { at, points, width, height: graph.graph().height };
+  const runs = edges.map(([from, to], i) => graph.edge(String(from), String(to), String(i)).points);
+  const { width, points, labels } = straightened(sizes, edges, at, runs);
+  return { at, points, labels, width, height: graph.graph().height };
 }
 
 const SWEEPS = 40;
+const TALL = 60;
 const PULL = { near: 4, run: 12, port: 1 }; // of edges between neighbouring layers, within long edges, and at ports
 
 /** Move things and the bends of edges sideways, within the order of their layer, to where their neighbours pull them;
- *  change `at` and `points` and return the width.  Each layer is solved exactly: the least squares of places in a given
- *  order are those of an isotonic regression (by pooling adjacent violators: Barlow et al., 1972). */
-function straightened(sizes, edges, at, points) {
+ *  change `at`; return the width, and the points and the label's place of each edge.  Each layer is solved exactly: the
+ *  least squares of places in a given order are those of an isotonic regression (by pooling adjacent violators: Barlow
+ *  et al., 1972). */
+function straightened(sizes, edges, at, runs) {
   const spots = sizes.map((size, i) => ({ x: size.port ? at[i].x : at[i].x + size.width / 2, half: size.width / 2,
-    y: size.port ? at[i].y : at[i].y + size.height / 2, gap: SPACE.node, pulls: [] }));
+    y: size.port ? at[i].y : at[i].y + size.height / 2, height: size.height, gap: SPACE.node, pulls: [] }));
   const pull = (a, b, weight) => {
     a.pulls.push([b, weight]);
     b.pulls.push([a, weight]);
   };
-  const bends = points.map((run, i) => run.slice(1, -1).map((p, k) => {
+  const bends = runs.map((run, i) => run.slice(1, -1).map((p, k) => {
     const labelled = edges[i][2] && k === Math.floor((run.length - 2) / 2);
-    return { x: p.x, y: p.y, half: labelled ? edges[i][2] / 2 : 1, gap: SPACE.edge, pulls: [] };
+    return { x: p.x, y: p.y, height: 0, half: labelled ? edges[i][2] / 2 : 1, gap: SPACE.edge, pulls: [] };
   }));
   edges.forEach(([from, to], i) => {
     const run = bends[i];
@@ -353,10 +400,25 @@ function straightened(sizes, edges, at, points) {
   spots.forEach((spot, i) => {
     at[i].x = spot.x - left - (sizes[i].port ? 0 : spot.half);
   });
-  points.forEach((run, i) => bends[i].forEach((bend, k) => {
-    run[k + 1].x = bend.x - left;
-  }));
-  return Math.max(...all.map((s) => s.x + s.half)) - left;
+  for (const row of rows) {
+    const height = Math.max(...row.map((s) => s.height));
+    for (const spot of row) spot.room = height;
+  }
+  const points = runs.map((run, i) => [run[0], ...bends[i].flatMap((bend) => passing(bend, left, run[0].y > run.at(-1).y)),
+    run.at(-1)]);
+  const labels = bends.map((run) => {
+    const middle = run[Math.floor(run.length / 2)];
+    return middle && { x: middle.x - left, y: middle.y };
+  });
+  return { width: Math.max(...all.map((s) => s.x + s.half)) - left, points, labels };
+}
+
+/** The points of a bend: beside something tall, an edge runs upright along all of it. */
+function passing(bend, left, upwards) {
+  const x = bend.x - left;
+  if (bend.room < TALL) return [{ x, y: bend.y }];
+  const points = [{ x, y: bend.y - bend.room / 2 }, { x, y: bend.y + bend.room / 2 }];
+  return upwards ? points.reverse() : points;
 }
 
 /** Move the spots of one layer, in their order, as near as can be to where they are pulled. */

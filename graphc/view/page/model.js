@@ -27,6 +27,13 @@ class Item {
     return this.node === null;
   }
 
+  /** The kernels of what is in this box, by number. */
+  get inner() {
+    return (this.#inner ??= [...new Set(this.children.flatMap((i) => (i.isGroup ? i.inner : i.kernels)))].sort((a, b) => a - b));
+  }
+
+  #inner = null;
+
   /** The boxes around this item, innermost first, the whole drawing last. */
   *around() {
     for (let item = this.parent; item; item = item.parent) yield item;
