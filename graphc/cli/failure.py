@@ -41,7 +41,8 @@ def describe(error: Exception) -> str:
         if isinstance(error, GraphcError):
             return f"{type(error).__name__}: {error}\n"
         if not _users_frames(error):
-            return "".join(traceback.format_exception_only(error))
+            hidden = "" if isinstance(error, (OSError, SyntaxError)) else f"(frames inside graphc are hidden: {frames.FULL})\n"
+            return "".join(traceback.format_exception_only(error)) + hidden
     return frames.shown(error, _HIDDEN)
 
 

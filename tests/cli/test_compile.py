@@ -3,6 +3,9 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +159,22 @@ def test_wrong_inputs_of_a_saved_program(graphc: Graphc, model: Path, folder: Pa
         assert message in stderr.replace("\n       ", "") and "Traceback" not in stderr
     assert "--check-numerics is for scripts" in graphc("run", "--check-numerics", "model.gcx", code=2).stderr
     assert "--trust is for saved programs" in graphc("run", "--trust", model, code=2).stderr
+
+
+@pytest.mark.parametrize("batch", [1, 7, 1000])
+def test_a_saved_program_runs_where_there_is_no_compiler(graphc: Graphc, model: Path, batch: int) -> None:
+    rows = np.random.default_rng().standard_normal((batch, 6)).astype(np.float32)
+    np.save("rows.npy", rows)
+    graphc("compile", model)
+    script = "import sys; sys.modules['numba'] = sys.modules['llvmlite'] = None\nfrom graphc.cli import main\n" \
+             "main(['run', 'model.gcx', 'rows=rows.npy', '-o', 'out.npz'])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False,
+                          env={**os.environ, "PYTHONPATH": str(Path(tf.__file__).parent.parent)})
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    logits, best = session_results(model, rows)
+    with np.load("out.npz") as out:
+        np.testing.assert_array_equal(out["logits"], logits)
+        np.testing.assert_array_equal(out["best"], best)
 
 
 def test_help_of_a_saved_program(graphc: Graphc, model: Path) -> None:

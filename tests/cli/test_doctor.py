@@ -8,6 +8,7 @@ import re
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,6 +91,32 @@ def test_no_driver() -> None:
 
     facts = list(doctor.devices(absent))
     assert [f.value for f in facts] == ["used", "none: this system has no NVIDIA driver"]
+
+
+class Driver:
+    """NVIDIA's library with `count` devices; failing: the code that it starts with."""
+
+    def __init__(self, count: int, failing: int = 0) -> None:
+        self.count, self.failing = count, failing
+
+    def cuInit(self, flags: int) -> int:
+        return self.failing
+
+    def cuDeviceGetCount(self, result: Any) -> int:
+        result._obj.value = self.count
+        return 0
+
+    def cuDeviceGetName(self, text: Any, length: int, number: int) -> int:
+        text.value = f"Device {number}".encode()
+        return 0
+
+
+@pytest.mark.parametrize(("driver", "told"), [
+    (Driver(2), "Device 0, Device 1: present, not used (programs run on the CPU)"),
+    (Driver(0), "none: the driver finds no device (code 0)"),
+    (Driver(1, 999), "none: the driver finds no device (code 999)")])
+def test_devices_as_the_driver_tells_them(driver: Driver, told: str) -> None:
+    assert [f.value for f in doctor.devices(lambda name: driver)] == ["used", told]  # type: ignore[arg-type, return-value]
 
 
 def test_what_is_looked_for_is_what_the_package_names() -> None:

@@ -34,3 +34,10 @@ def test_a_long_fault_goes_to_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     path.unlink()
     monkeypatch.setenv("GRAPHC_FULL_TRACEBACK", "1")
     assert describe(error).count("IR\n") == LONGEST
+
+
+def test_an_unforeseen_error_says_how_to_see_more() -> None:
+    hint = "(frames inside graphc are hidden: GRAPHC_FULL_TRACEBACK=1 shows them)\n"
+    assert describe(KeyError("a")) == f"KeyError: 'a'\n{hint}"
+    assert describe(FileNotFoundError(2, "No such file", "x")) == "FileNotFoundError: [Errno 2] No such file: 'x'\n"
+    assert describe(raised(KeyError("a"))).startswith("Traceback")  # this file is no part of graphc
