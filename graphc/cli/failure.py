@@ -41,8 +41,10 @@ def describe(error: Exception) -> str:
         if isinstance(error, GraphcError):
             return f"{type(error).__name__}: {error}\n"
         if not _users_frames(error):
-            hidden = "" if isinstance(error, (OSError, SyntaxError)) else f"(frames inside graphc are hidden: {frames.FULL})\n"
-            return "".join(traceback.format_exception_only(error)) + hidden
+            told = "".join(traceback.format_exception_only(error))
+            if isinstance(error, (OSError, SyntaxError)):
+                return told
+            return f"{told}(frames inside graphc are hidden: {frames.FULL})\n"
     return frames.shown(error, _HIDDEN)
 
 

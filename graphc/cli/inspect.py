@@ -193,7 +193,7 @@ def _calls(c: Compilation) -> list[int]:
 
 
 def _kernels(c: Compilation, batch: int, depth: int) -> None:
-    click.echo("kernels")
+    output.heading("kernels")
     for number, (kernel, calls) in enumerate(zip(c.kernels, _calls(c), strict=True)):
         times = "" if calls == 1 else f", called at {calls} places"
         click.echo(f"  k{number}  {kernel.name}{times}")

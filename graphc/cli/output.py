@@ -38,6 +38,11 @@ def show(*tables: Table) -> None:
             click.echo(plain(table), nl=False)
 
 
+def heading(text: str) -> None:
+    """Print the title of a section that is no table."""
+    click.secho(text, bold=_is_terminal())
+
+
 def show_json(data: Any) -> None:
     """Print `data` as JSON."""
     click.echo(json.dumps(data, indent=2, allow_nan=False))
@@ -67,6 +72,7 @@ def _is_terminal() -> bool:
 def _draw(table: Table) -> None:
     from rich import box
     from rich.console import Console
+    from rich.padding import Padding
     from rich.table import Table as Drawn
     from rich.text import Text
 
@@ -76,12 +82,14 @@ def _draw(table: Table) -> None:
         return
     headed = any(c.removeprefix(">") for c in table.columns)
     drawn = Drawn(title=table.title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD,
-                  show_header=headed)
-    for name in table.columns:
-        drawn.add_column(name.removeprefix(">"), justify="right" if name.startswith(">") else "left")
+                  show_header=headed, show_edge=False)
+    for number, name in enumerate(table.columns):
+        right = name.startswith(">")
+        drawn.add_column(name.removeprefix(">"), justify="right" if right else "left", overflow="fold",
+                         no_wrap=right or number == 0)  # numbers and what a row is called stay whole
     for row in table.rows:
         drawn.add_row(*map(Text, row))
-    console.print(drawn)
+    console.print(Padding(drawn, (0, 0, 0, 1)))
 
 
 def count(number: int) -> str:
