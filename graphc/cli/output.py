@@ -77,12 +77,13 @@ def _draw(table: Table) -> None:
     from rich.text import Text
 
     console = Console()
+    if table.title:
+        console.print(Text(table.title, style="bold"))
     if not table.rows:
-        console.print(Text(table.title, style="bold"), Text(f"  {table.empty}"), sep="\n")
+        console.print(Text(f"  {table.empty}"))
         return
     headed = any(c.removeprefix(">") for c in table.columns)
-    drawn = Drawn(title=table.title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD,
-                  show_header=headed, show_edge=False)
+    drawn = Drawn(box=box.SIMPLE_HEAD, show_header=headed, show_edge=False)
     for number, name in enumerate(table.columns):
         right = name.startswith(">")
         drawn.add_column(name.removeprefix(">"), justify="right" if right else "left", overflow="fold",
