@@ -44,7 +44,7 @@ def _drawn(form: str) -> Callable[[Asked], str]:
 
 
 def _render(asked: Asked, form: str, stage: str | None) -> str:
-    """The drawing; what draws is loaded by name, since its layouts load networkx, which no other dump needs."""
+    """The drawing; what draws is loaded by name, since no other dump needs it."""
     scene = importlib.import_module("graphc.view.build").scene(asked.compilation, asked.title)
     return str(importlib.import_module("graphc.view.render").render(scene, form, stage))
 

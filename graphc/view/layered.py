@@ -1,8 +1,8 @@
 """A layered drawing of one box: what stands where, and through which points the edges run.
 
 Sugiyama's method (Sugiyama, Tagawa and Toda, 1981): layers by the longest path, an order within each layer by sweeps of
-medians, then places by least squares.  networkx sorts; none of its layouts is layered, and those of other packages know
-no boxes in boxes, so the rest stands here, as it does in page/layout.js for the page.
+medians, then places by least squares.  It stands here because networkx has no layered layout, grandalf has had no
+release since 2023, and a picture of 200 things needs no more than this.
 Owns the positions in one box.  Knows sizes and edges by number.  Invariant: things in a layer do not overlap; the same
 input gives the same drawing.
 """
@@ -11,9 +11,8 @@ from __future__ import annotations
 import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 from itertools import pairwise
-
-import networkx as nx
 
 NODE_GAP = 20.0
 EDGE_GAP = 12.0
@@ -86,18 +85,19 @@ def draw(things: Sequence[Thing], runs: Sequence[Run]) -> Drawing:
 
 def _layers(things: Sequence[Thing], runs: Sequence[Run]) -> list[int]:
     """Even numbers; the odd layers between them are for labels.  Sources move down to what uses them."""
-    graph = nx.DiGraph()
-    graph.add_nodes_from(range(len(things)))
-    graph.add_edges_from((r.source, r.target) for r in runs)
+    before: dict[int, dict[int, None]] = {i: {} for i in range(len(things))}
+    after: dict[int, dict[int, None]] = {i: {} for i in range(len(things))}
+    for run in runs:
+        before[run.target][run.source] = None
+        after[run.source][run.target] = None
     start = 2 if any(t.port == "top" for t in things) else 0
     layer = [0 if t.port == "top" else start for t in things]
-    order = list(nx.lexicographical_topological_sort(graph))
+    order = list(TopologicalSorter(before).static_order())
     for v in order:
-        layer[v] = max([layer[v], *(layer[u] + 2 for u in graph.predecessors(v))])
+        layer[v] = max([layer[v], *(layer[u] + 2 for u in before[v])])
     for v in reversed(order):
-        users = list(graph.successors(v))
-        if users and not things[v].port and len(users) >= graph.in_degree(v):
-            layer[v] = max(layer[v], min(layer[w] for w in users) - 2)
+        if after[v] and not things[v].port and len(after[v]) >= len(before[v]):
+            layer[v] = max(layer[v], min(layer[w] for w in after[v]) - 2)
     last = max(layer)
     return [last if t.port == "bottom" else n for t, n in zip(things, layer, strict=True)]
 

@@ -13,8 +13,6 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-import networkx as nx
-
 from graphc.view.layered import Point, Run, Thing, draw
 from graphc.view.scene import Group, Node, Stage, children
 
@@ -25,7 +23,7 @@ PART_GAP = 36.0
 GRID_GAP = 14.0
 TAP_HEIGHT = 20.0
 WHOLE = ""
-FAN = 8
+FAN = 6
 """Edges of one source in one box that are still drawn; of more, the first alone, and taps for the others."""
 
 SizeOf: TypeAlias = Callable[["Node | Group"], tuple[float, float]]
@@ -284,9 +282,11 @@ class _Layout:
 
     def _parts(self, level: _Level, things: Mapping[str, Thing]) -> list[_Part]:
         """What is connected, drawn together (with ports: all of it); what stands alone, in a grid."""
-        graph = nx.Graph()
-        graph.add_edges_from((link.a, link.b) for link in level.links.values())
-        connected = [set(graph)] if level.ports else list(nx.connected_components(graph))
+        near: dict[str, list[str]] = {}
+        for link in level.links.values():
+            near.setdefault(link.a, []).append(link.b)
+            near.setdefault(link.b, []).append(link.a)
+        connected = [set(near)] if level.ports else _components(near)
         parts = []
         for ids in ([id for id in things if id in part] for part in connected):
             number = {id: i for i, id in enumerate(ids)}
@@ -296,7 +296,7 @@ class _Layout:
             drawn = draw([things[id] for id in ids], runs)
             parts.append(_Part(dict(zip(ids, drawn.centers, strict=True)),
                                list(zip(links, drawn.runs, drawn.labels, strict=True)), drawn.width, drawn.height))
-        alone = [id for id in things if id not in graph]
+        alone = [id for id in things if id not in near]
         return [*parts, _grid({id: (things[id].width, things[id].height) for id in alone})] if alone else parts
 
     # -- absolute points -----------------------------------------------------------------------------------------------
@@ -372,6 +372,23 @@ def _backward(links: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
             elif not done[other]:
                 found.add((id, other))
     return found
+
+
+def _components(near: Mapping[str, Sequence[str]]) -> list[set[str]]:
+    """The sets of what is connected, by neighbours."""
+    parts: list[set[str]] = []
+    seen: set[str] = set()
+    for start in near:
+        if start in seen:
+            continue
+        part, stack = {start}, [start]
+        while stack:
+            fresh = [id for id in near[stack.pop()] if id not in part]
+            part.update(fresh)
+            stack += fresh
+        seen |= part
+        parts.append(part)
+    return parts
 
 
 def _grid(sizes: Mapping[str, tuple[float, float]]) -> _Part:

@@ -22,7 +22,7 @@ from graphc.errors import GraphError
 from graphc.view.build import scene
 from graphc.view.encode import VERSION, scene_data
 from graphc.view.html import scene_html
-from graphc.view.nested import Box, Widths, nested, opened
+from graphc.view.nested import FAN, Box, Widths, nested, opened
 from graphc.view.render import FORMATS, render
 from graphc.view.scene import Scene, Stage, children
 from tests.view.examples import HOSTILE, compilation, flat, function, layered, small, training
@@ -212,7 +212,7 @@ def test_a_source_with_many_users_is_told_again_beside_them() -> None:
     layout = nested(stage, set(), lambda item: (60.0, 30.0), Widths(len, len, len))
     users = sum(source == "x" for n in stage.nodes for source, _ in n.inputs)
     assert [label for _, label in layout.taps] == ["x"] * (len({n.id for n in stage.nodes if ("x", 0) in n.inputs}) - 1)
-    assert users > 8
+    assert users > FAN
 
 
 # -- HTML --------------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ class Tap {
   }
 }
 
-const FAN = 8; // edges of one source in one box that are still drawn; of more, the first alone
+const FAN = 6; // edges of one source in one box that are still drawn; of more, the first alone
 
 /** A piece of an edge inside one open box, from `a` to `b`, each an item or a port of the box; fromPort, toPort: the
  *  ports of `a` and `b` where these are open boxes.  flip: it runs upwards. */
