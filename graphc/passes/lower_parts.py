@@ -1,8 +1,9 @@
 """Long sums of products in parts: one kernel adds each part, another one the parts.
 
 Owns that splitting of a Contract whose output is small and whose depth is long, as a filter's gradient is: all images
-of a batch meet in each of its elements, and threads share the images, not the elements.  Knows kernel IR; must not know
-which op it came from.  Invariants: the number of parts is a function of the sizes alone; parts are added in order.
+of a batch meet in each of its elements, and threads share the images, not the elements.  Where no axes make windows,
+the product is one of matrices, whose depth is not cut.  Knows kernel IR; must not know which op it came from.
+Invariants: the number of parts is a function of the sizes alone; parts are added in order.
 """
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ def in_parts(name: str, params: Sequence[Param], statements: walk.Block, sites: 
     results = estimate(dim.product(_size(n) for _, n in kept))
     most = min(PARTS, ROOM // max(1, results))
     terms = estimate(total * dim.product(n for _, n in rest))
-    if most < 2 or terms < LONG or total == 1 or not _is_alone(contract, axis):
+    if most < 2 or terms < LONG or total == 1 or not _splits(contract, axis):
         return None
     length = dim.maximum(1, dim.ceildiv(total, most))
     parts = dim.ceildiv(total, length)
@@ -63,10 +64,12 @@ def in_parts(name: str, params: Sequence[Param], statements: walk.Block, sites: 
     return pieces
 
 
-def _is_alone(contract: Contract, axis: str) -> bool:
-    """Whether `axis` is an index by itself wherever it occurs."""
+def _splits(contract: Contract, axis: str) -> bool:
+    """Whether `axis` is an index by itself wherever it occurs, others making windows."""
     found = [i for e in walk.postorder((contract.a, contract.b)) if isinstance(e, Load) for i in e.index]
-    return all(isinstance(i, Axis) for i in found if axis in walk.free_axes(i))
+    m, k = ({name for name, _ in axes} for axes in (contract.m, contract.k))
+    return all(isinstance(i, Axis) for i in found if axis in walk.free_axes(i)) \
+        and any(m & walk.free_axes(i) and k & walk.free_axes(i) for i in found)
 
 
 def _size(n: Expr) -> Size:

@@ -169,12 +169,14 @@ def input_gradient(v: Convolution) -> Kernel:
         if step == 1:
             place = prim("sub", prim("add", Axis(axis), index(before)), prim("mul", tap, index(v.dilation[i])))
             row, whole = tap, Axis(axis)
+            lowest, highest = before - (v.kernel[i] - 1) * v.dilation[i], (v.height, v.width)[i] - 1 + before
         else:
+            lowest, highest = -1, v.out[i]
             shifted = prim("add", Axis("p" + axis), index(before))
             place = prim("sub", prim("add", Axis(axis), prim("floordiv", shifted, index(step))), tap)
             row = prim("add", prim("mul", tap, index(step)), prim("floormod", shifted, index(step)))
             whole = prim("add", prim("mul", Axis(axis), index(step)), Axis("p" + axis))
-        places.append((place, v.out[i], -1, v.out[i]))
+        places.append((place, v.out[i], lowest, highest))
         rows.append((row, v.kernel[i], 0, v.kernel[i] if step > 1 else 0))
         inputs.append((whole, (v.height, v.width)[i], 0, 10**9 if step > 1 else 0))
         taps.append(-(-v.kernel[i] // step))

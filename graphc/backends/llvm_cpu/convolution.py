@@ -51,7 +51,7 @@ class _Areas:
 def _areas(g: Gather) -> _Areas:
     tile = g.tile
     patch = g.patch_size + slack(g.patch, tile, g.pitch, g.is_planar)
-    panels = g.column_block // tile.columns if g.keeps_panels else 1
+    panels = 1 if g.reads_filter else g.column_block // tile.columns
     counts = (patch, panels * g.depth * tile.columns + tile.lanes * tile.columns,
               max(tile.columns * _stage_step(g) if g.right_way is Way.STAGED or g.is_planar else 0,
                   tile.lanes * (tile.lanes + 2)),
@@ -92,8 +92,9 @@ def cost(g: Gather, sizes: dict[str, int]) -> float:
 def emit(renderer: Renderer, kernel: Kernel, statement: Contract, g: Gather, context: Context) -> None:
     """Build the loop over the work items at the end of the current block."""
     gather = _Gather(renderer, kernel, g, statement, context)
-    with renderer.b.loop(renderer.begin, renderer.end) as items:
-        gather.item(items.index)
+    b = renderer.b
+    with b.loop(renderer.begin, renderer.end, carried=[b.i64(-1)]) as items:
+        items.next = [gather.item(items.index, items.carried[0])]
 
 
 class _Gather:
@@ -122,11 +123,12 @@ class _Gather:
 
     # -- blocks -------------------------------------------------------------------------------
 
-    def item(self, number: Value) -> None:
-        """Build one work item: groups of positions run fastest, so that neighbours share the filter."""
+    def item(self, number: Value, packed: Value) -> Value:
+        """Build one work item; `packed`: the part of the filter that the item before has left packed, to be returned.
+        Groups of positions run fastest, so that neighbours share it."""
         g, b = self.g, self.b
-        rest, group = self._divided(number, g.groups)
-        rest, column_number = self._divided(rest, g.column_blocks)
+        part, group = self._divided(number, g.groups)
+        rest, column_number = self._divided(part, g.column_blocks)
         context = self.context
         for axis in reversed(g.outer):
             rest, value = self._divided(rest, dim.maximum(axis.extent, 1))
@@ -134,11 +136,12 @@ class _Gather:
             context = context.bound({axis.name: value})
         columns = self._span(g.columns, column_number, g.column_block)
         live = [self._live(context, number) for number in range(len(g.windows))]
-        self._write_taps(live)
-        if g.keeps_panels and not g.reads_filter:
-            with b.loop(b.i64(0), columns.count, step=self.tile.columns) as across:
-                part = self._panel(columns, across.index)
-                self._pack(context, part, live, self._at(self.right, across.index * g.depth))
+        with b.when(part.ne(packed)):
+            self._write_taps(live)
+            if not g.reads_filter:
+                with b.loop(b.i64(0), columns.count, step=self.tile.columns) as across:
+                    panel = self._panel(columns, across.index)
+                    self._pack(context, panel, live, self._at(self.right, across.index * g.depth))
         begin = group * self.renderer.size(g.group)
         end = b.intrinsic("smin", begin + self.renderer.size(g.group), self.renderer.size(g.blocks))
         with b.loop(begin, end) as blocks:
@@ -147,6 +150,7 @@ class _Gather:
             inner = context if g.images.name is None else context.bound({g.images.name: image})
             lines = self._span(g.line_axis, line_number, g.line_block)
             self._block(inner, columns, live, lines, self._span(g.last.free, place_number, g.place_block))
+        return part
 
     def _span(self, axis: Range, number: Value, length: int) -> Span:
         """Return block `number` of an axis."""
@@ -281,10 +285,7 @@ class _Gather:
                 g.patch.channel, *(w.summed for w in g.windows))) if name is not None}
             there = self.panel.start(context.bound({**columns.at(b.i64(0)), **start}))
             return b.select(ragged, self.right, there), packed
-        if g.keeps_panels:
-            return self._at(self.right, at * g.depth), packed
-        self._pack(context, columns, live, self.right)
-        return self.right, packed
+        return self._at(self.right, at * g.depth), packed
 
     def _pack(self, context: Context, columns: Span, live: list[Value], target: Value) -> None:
         """Build a panel of the filter, tap by tap in the order of the table."""

@@ -34,6 +34,7 @@ from graphc.backends.llvm_cpu.window import (
     channel_of,
     known,
     patch_of,
+    phased,
     split,
     windows_of,
 )
@@ -63,8 +64,8 @@ class Gather:
     stepped together with blocks of positions; outer: what else is outside of the tile.  line_block, place_block:
     positions of a block along the two windows.  pitch: elements from one coordinate of the last window to the next in
     the patch.  merges: taps of the last window and channels are one run.  limits: for each window the terms that end
-    its taps early (phases of a strided gradient).  keeps_panels: B is packed once per item, not once per patch.
-    reads_filter: B is read where it lies instead, but for a ragged last panel.  group: blocks of positions per item.
+    its taps early (phases of a strided gradient).  reads_filter: B is
+    read where it lies, but for a ragged last panel; else it is packed.  group: blocks of positions per item.
     """
 
     tile: Tile
@@ -87,7 +88,6 @@ class Gather:
     line_block: int
     place_block: int
     column_block: int
-    keeps_panels: bool
     reads_filter: bool
     group: Size
 
@@ -207,11 +207,16 @@ class Gather:
 
 def convolution(kernel: Kernel, statement: Contract, target: Target) -> Gather | Correlation | None:
     """Return how `statement`, the work of `kernel`, is cut for `target`; None where it is no convolution."""
-    if not windows_of(without_units(statement)):
+    contract = without_units(statement)
+    if not windows_of(contract) and not phased(contract)[1]:
         return None
-    contract = merged(kernel, statement, ("n",))
+    contract = merged(kernel, contract, ("n",))
+    if len(contract.n) > 1:  # phases that the input does not know
+        contract = replace(contract, batch=(*contract.batch, *contract.n[:-1]), n=contract.n[-1:])
     windows = windows_of(contract)
-    if not windows or len(contract.n) > 1:
+    if not windows:
+        contract, windows = phased(contract)
+    if not windows or len(contract.n) > 1 or 0 in (n for w in windows for n in (w.frees, w.summeds)):
         return None
     m, k = _others(contract.m, windows), _others(contract.k, windows)
     if math.prod(w.frees for w in windows) < math.prod(w.summeds for w in windows):
@@ -305,7 +310,7 @@ def _gather(kernel: Kernel, contract: Contract, target: Target, windows: tuple[W
     return Gather(
         tile, dtype, windows, patch, is_planar, channels, pitch, images, outer, columns, right, way, limits,
         contract.body, epilogue_axis(kernel, contract.body, last.free, columns), tile_lines, tall, line_block,
-        place_block, column_block, depth * column_block * size <= target.l2 // 2,
+        place_block, column_block,
         _lies_in_order(kernel, right, way, windows, limits, channel, tile.columns),
         dim.maximum(1, blocks * others // ITEMS))
 
@@ -363,6 +368,8 @@ def _limits(right: Expr, windows: tuple[Window, ...], fixed: frozenset[str]) -> 
     operand b within these bounds: beyond them it is zero, and need not be added."""
     terms, inside, outside = split(right)
     limits = [bounds_of(terms, w.summed.name, fixed) if is_zero(outside) else () for w in windows]
+    if is_zero(outside):
+        limits[-1] += tuple(t for t in terms if walk.free_axes(t.expr) <= fixed)
     taken = [t for bounds in limits for t in bounds]
     if len(taken) != len(terms):
         return tuple(() for _ in windows), right

@@ -20,7 +20,7 @@ from graphc.kernel.ir import Expr, Kernel, Load
 from graphc.kernel.target import Target
 
 ITEMS = 16  # items that are worth having
-TYPICAL = 4  # axes outside of the tile whose number is not known
+TYPICAL = 16  # axes outside of the tile whose number is not known: parts of a sum, for example
 POSITIONS = 256  # of a block: they outweigh loading and storing the sums
 TALL = 28  # rows of a tile at most
 STEPS = 128  # columns of B that may be read where they lie: rows of it then fit the cache
@@ -173,7 +173,7 @@ def correlation(kernel: Kernel, target: Target, tile: tuple[str, int, int], wind
     width = vectors * lanes
     # An item: all of the filter at first, then parts of it until there are enough.
     outer_items = dim.product(axis.extent for axis in outer) * (1 if merges else last.frees)
-    enough = ITEMS // (outer_items if isinstance(outer_items, int) else TYPICAL)
+    enough = ITEMS // max(1, outer_items if isinstance(outer_items, int) else TYPICAL)
     taps = line.frees if line is not None else 1
     column_block = -(-filters // width) * width
     channel_block, line_taps = channels, taps

@@ -67,6 +67,9 @@ def limited(renderer: Renderer, context: Context, axis: str, count: Value, terms
     start = context.bound({axis: b.i64(0)})
     for term in terms:
         slope = term.slope(axis)
+        if slope == 0:  # all of them, or none
+            count = b.select(renderer.scalar(term.expr, start), count, b.i64(0))
+            continue
         assert term.right is not None and slope is not None and slope > 0
         rest = renderer.scalar(term.right, start) - renderer.scalar(term.left, start)
         # slope * i < rest, or <= rest, which may be negative

@@ -232,6 +232,19 @@ def bounds_of(terms: Iterable[Term], axis: str | None, fixed: frozenset[str]) ->
                                          and walk.free_axes(t.expr) <= fixed | {axis})
 
 
+def phased(contract: Contract) -> tuple[Contract, tuple[Window, ...]]:
+    """Return `contract` with windows of one tap around its last two axes of positions, where all of operand b is zero
+    for some values of batch axes (phases that no tap reads); as it is and no windows where it is not so."""
+    batch = frozenset(name for name, _ in contract.batch)
+    terms, _, _ = split(contract.b)
+    places = [Range(name, size_of(extent)) for name, extent in contract.m[-2:]]
+    if not any(walk.free_axes(t.expr) <= batch for t in terms) or not all(isinstance(p.extent, int) for p in places):
+        return contract, ()
+    windows = tuple(Window(p, 1, Range(f"{p.name}~tap", 1), 1) for p in places)
+    taps = tuple((str(w.summed.name), index(1)) for w in windows)
+    return replace(contract, k=(*taps, *contract.k)), windows
+
+
 def channel_of(kernel: Kernel, operand: Expr, axes: Iterable[Range]) -> Range:
     """Return that of `axes` whose neighbours lie closest in `operand`; no axis where there is none."""
     found = [axis for axis in axes if contiguous(kernel, operand, axis)]
