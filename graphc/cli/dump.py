@@ -162,6 +162,8 @@ def dump_command(file: Path, fetch: tuple[str, ...], feed: tuple[str, ...], leve
                  out: Path | None) -> None:
     """Print or draw what the compiler makes of the model in FILE.
 
+    FILE: a model file, or a saved program (.gcx).
+
     \b
     Examples:
       graphc dump models/mlp.py --pass canonicalise

@@ -40,12 +40,15 @@ def inspect_command(file: Path, fetch: tuple[str, ...], feed: tuple[str, ...], l
                     plot: Path | None, as_json: bool) -> None:
     """Show the model in FILE: layers, checks and variants, kernels with your lines in them, the memory plan.
 
+    FILE: a model file, or a saved program (.gcx).
+
     \b
     Examples:
       graphc inspect models/mlp.py
       graphc inspect models/mlp.py --show layers --batch 128
       graphc inspect models/mlp.py --show memory --plot memory.png
       graphc inspect models/mlp.py --why hidden1/MatMul hidden1/Relu
+      graphc inspect mlp.gcx --json
     """
     compilation = choose(file, fetch, feed, level, numerics).compilation()
     if pair:
