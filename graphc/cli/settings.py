@@ -68,9 +68,9 @@ class Chosen:
 
 def read_saved(file: Path) -> tuple[Contents, bool]:
     """Return what is in a saved program, and whether its machine code is trusted.  Raises ProgramFileError."""
+    container = read_file(file)
+    trusted = store_in(environment().cache_path).get("trusted", container.digest) is not None
     try:
-        container = read_file(file)
-        trusted = store_in(environment().cache_path).get("trusted", container.digest) is not None
         return read_contents(container), trusted
     except ProgramFileError as error:
         raise ProgramFileError(f"{file}: {error}") from None

@@ -121,4 +121,7 @@ def test_a_saved_program(graphc: Graphc, model: Path, monkeypatch: pytest.Monkey
     assert "), not trusted; 1 variant\n" in graphc("inspect", "model.gcx", "--show", "signature").stdout
     assert "are computed by one kernel" in graphc("inspect", "model.gcx", "--why", "first/dense/MatMul",
                                                   "first/dense/Tanh").stdout
+    Path("model.gcx").write_bytes(Path("model.gcx").read_bytes()[:-1])
+    told = graphc("inspect", "model.gcx", code=1).stderr
+    assert told.startswith("ProgramFileError: model.gcx: ") and told.count("model.gcx") == 1
     assert "whose inputs and results are settled" in graphc("inspect", "model.gcx", "--fetch", "best", code=2).stderr
