@@ -25,7 +25,7 @@ from graphc.backends.llvm_cpu.convolution_tiling import Gather
 from graphc.backends.llvm_cpu.epilogue import Epilogue
 from graphc.backends.llvm_cpu.pack import Span, transpose_panel
 from graphc.backends.llvm_cpu.panel import Panel
-from graphc.backends.llvm_cpu.patch import Extent, fill, limited, slack
+from graphc.backends.llvm_cpu.patch import Extent, fill, interval, limited, slack
 from graphc.backends.llvm_cpu.render import Context, Renderer
 from graphc.backends.llvm_cpu.tiling import Range, Way
 from graphc.backends.llvm_cpu.window import known
@@ -95,6 +95,15 @@ def emit(renderer: Renderer, kernel: Kernel, statement: Contract, g: Gather, con
     b = renderer.b
     with b.loop(renderer.begin, renderer.end, carried=[b.i64(-1)]) as items:
         items.next = [gather.item(items.index, items.carried[0])]
+
+
+@dataclass(frozen=True, slots=True)
+class _Depth:
+    """`count` taps of the table from `first` on, each with a run of so many elements."""
+
+    first: Value
+    count: Value
+    run: Value
 
 
 class _Gather:
@@ -167,8 +176,10 @@ class _Gather:
         """Build the products of one block of positions with a block of output channels."""
         g, b, tile = self.g, self.b, self.tile
         channels = Span(g.patch.channel.name, b.i64(0), b.i64(g.channels))
-        fill(self.renderer, context, g.patch, channels, tile, self._extents(context, live, lines, places), self.patch,
-             self.stage, g.pitch if g.is_planar else 0)
+        extents = self._extents(context, live, lines, places)
+        fill(self.renderer, context, g.patch, channels, tile, extents, self.patch, self.stage,
+             g.pitch if g.is_planar else 0)
+        there = interval(self.renderer, context, g.skipped, extents[0]) if g.skipped else None
         with b.loop(b.i64(0), columns.count, step=tile.columns) as across:
             part = self._panel(columns, across.index)
             right = self._right(context, part, live, across.index)
@@ -176,12 +187,34 @@ class _Gather:
                 part_lines = lines.part(down.index, b.intrinsic("smin", lines.count - down.index,
                                                                 b.i64(g.tile_lines)))
                 line = self._at(self.patch, down.index * g.line_pitch)
+                depth = self._depth(live, down.index, there)
                 for first, number, width in self._runs(places.count):
                     with b.loop(b.i64(0), number) as along:
                         place = first + along.index * width
-                        self._multiply(self._at(line, place * g.place_pitch), width, live, right)
+                        self._multiply(self._at(line, place * g.place_pitch), width, depth, right)
                         count = b.intrinsic("smin", places.count - place, b.i64(width))
                         self._finish(context, part, part_lines, places.part(place, count), width)
+
+    def _depth(self, live: list[Value], line: Value, there: tuple[Value, Value] | None) -> _Depth:
+        """Return the depth of the tiles of one line: all taps, or those on lines of the patch that are `there`."""
+        g, b = self.g, self.b
+        *taps, run = live
+        if not g.merges:
+            taps, run = live, b.i64(1)
+        count, zero = b.i64(1), b.i64(0)
+        for tap in taps:
+            count = count * tap
+        run = run * g.channels
+        if there is None:
+            return _Depth(zero, count, run)
+        assert g.line is not None
+        of_line = live[1] if not g.merges else b.i64(1)
+        step = abs(g.line.summed_step)
+        begin, end = (b.intrinsic("smax", at - line * g.line.free_step, zero) for at in there)
+        if step > 1:
+            begin, end = (b.binary("udiv", at + (step - 1), b.i64(step)) for at in (begin, end))
+        begin, end = (b.intrinsic("smin", at, live[0]) for at in (begin, end))
+        return _Depth(begin * of_line, (end - begin) * of_line, run)
 
     def _runs(self, places: Value) -> list[tuple[Value, Value, int]]:
         """Return runs of equal tiles along the last window: their first position, number and width."""
@@ -193,18 +226,13 @@ class _Gather:
         runs = [(b.i64(0), b.i64(number - low), tall), (b.i64((number - low) * tall), b.i64(low), tall - 1)]
         return [r for r in runs if r[1].constant]
 
-    def _multiply(self, place: Value, width: int, live: list[Value], right: tuple[Value, Value]) -> None:
+    def _multiply(self, place: Value, width: int, depth: _Depth, right: tuple[Value, Value]) -> None:
         """Build the products of one tile, `width` positions along the last window."""
         g, b = self.g, self.b
-        *taps, run = live
-        if not g.merges:
-            taps, run = live, b.i64(1)
-        count = b.i64(1)
-        for tap in taps:
-            count = count * tap
         function = window_kernel(b.module, self.tile, g.footprint(width), g.filters)
-        operands = (place, self.taps, count, run * g.channels, *right, self.sums,
-                    b.const(0, "i1"))
+        start, step = right
+        operands = (place, b.at(self.taps, depth.first, "i64"), depth.count, depth.run,
+                    self._at(start, depth.first * depth.run * step), step, self.sums, b.const(0, "i1"))
         b.line(f"call void @{function}({', '.join(v.typed for v in operands)})")
 
     def _finish(self, context: Context, columns: Span, lines: Span, places: Span, width: int) -> None:

@@ -113,6 +113,16 @@ class Gather:
         return self.along is not None and self.along == self.last.free
 
     @property
+    def skipped(self) -> tuple[Term, ...]:
+        """The terms of the lines of the patch, where taps on lines that are padding are not added: a tile has one line,
+        and the taps of a line follow each other."""
+        if self.line is None or len(self.windows) != 2 or self.tile_lines != 1 or not is_zero(self.patch.outside):
+            return ()
+        axis, others = self.line.axis, {self.last.axis, self.patch.channel.name}
+        return tuple(t for t in self.patch.terms
+                     if t.slope(axis) in (-1, 1) and not others & walk.free_axes(t.expr))
+
+    @property
     def place_pitch(self) -> int:
         """Elements of the patch from one position to the next."""
         return self.patch_strides[-1] * self.last.free_step

@@ -78,6 +78,26 @@ def limited(renderer: Renderer, context: Context, axis: str, count: Value, terms
     return count
 
 
+def interval(renderer: Renderer, context: Context, terms: Sequence[Term], extent: Extent) -> tuple[Value, Value]:
+    """Return from where to where along `extent` all `terms` hold; none is steeper than the axis."""
+    b = renderer.b
+    low, high = b.i64(0), extent.count
+    start = context.bound({extent.axis: extent.first})
+    for term in terms:
+        slope = term.slope(extent.axis)
+        if slope == 0:
+            high = b.select(renderer.scalar(term.expr, start), high, b.i64(0))
+            continue
+        assert term.right is not None and slope in (-1, 1)
+        rest = renderer.scalar(term.left, start) - renderer.scalar(term.right, start)
+        if slope == 1:  # i + rest < 0, or <= 0
+            high = b.intrinsic("smin", high, (0 - rest) + (0 if term.is_strict else 1))
+        else:
+            low = b.intrinsic("smax", low, rest + (1 if term.is_strict else 0))
+    high = b.intrinsic("smax", high, b.i64(0))
+    return b.intrinsic("smin", low, high), high
+
+
 class _Copy:
     """Builds the copy of one row."""
 
@@ -89,7 +109,6 @@ class _Copy:
         slopes = [t.slope(last.axis) for t in patch.terms]
         self.cuts = all(s in (-1, 0, 1) for s in slopes) and not any(
             patch.channel.name in walk.free_axes(t.expr) for t in patch.terms)
-        self.terms = list(zip(patch.terms, slopes, strict=True))
 
     def row(self, context: Context, target: Value) -> None:
         """Build one row: what lies outside, what lies inside, what lies outside again."""
@@ -98,29 +117,10 @@ class _Copy:
             expr = self.patch.whole if self.patch.terms else self.patch.inside
             self._inside(context, expr, b.i64(0), count, target, self.is_run and not self.patch.terms)
             return
-        low, high = self._cut(context)
+        low, high = interval(self.renderer, context, self.patch.terms, self.last)
         self._outside(context, b.i64(0), low, target)
         self._inside(context, self.patch.inside, low, high, target, self.is_run)
         self._outside(context, high, count, target)
-
-    def _cut(self, context: Context) -> tuple[Value, Value]:
-        """Return from where to where along the row all terms hold."""
-        b, renderer = self.b, self.renderer
-        low, high = b.i64(0), self.last.count
-        start = context.bound({self.last.axis: self.last.first})
-        for term, slope in self.terms:
-            if slope == 0:
-                holds = renderer.scalar(term.expr, start)
-                high = b.select(holds, high, b.i64(0))
-                continue
-            assert term.right is not None
-            rest = renderer.scalar(term.left, start) - renderer.scalar(term.right, start)
-            if slope == 1:  # i + rest < 0, or <= 0
-                high = b.intrinsic("smin", high, (0 - rest) + (0 if term.is_strict else 1))
-            else:
-                low = b.intrinsic("smax", low, rest + (1 if term.is_strict else 0))
-        high = b.intrinsic("smax", high, b.i64(0))
-        return b.intrinsic("smin", low, high), high
 
     def _at(self, target: Value, place: Value) -> Value:
         return self.b.at(target, place * self.last.stride, self.tile.element)
@@ -197,7 +197,7 @@ class _Planes(_Copy):
         if self.patch.terms:
             self._clear(target, self.channels.count * self.plane)
             if self.cuts:
-                low, high = self._cut(context)
+                low, high = interval(self.renderer, context, self.patch.terms, self.last)
             else:
                 expr = self.patch.whole
         self._planes(context, expr, low, high, target)
