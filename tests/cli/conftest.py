@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,17 @@ tf.signature(inputs={"rows": x}, outputs={"logits": logits, "best": best})
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def process() -> Iterator[None]:
+    """What `graphc run` changes of its process is as before."""
+    environment, path, arguments = dict(os.environ), list(sys.path), list(sys.argv)
+    yield
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path[:], sys.argv[:] = path, arguments
+
+
+@pytest.fixture(autouse=True)
+def folder(process: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in [n for n in os.environ if n.startswith("GRAPHC_") or n == "NO_COLOR"]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("GRAPHC_CACHE_DIR", str(tmp_path / "cache"))
