@@ -291,7 +291,7 @@ def _gather(kernel: Kernel, contract: Contract, target: Target, windows: tuple[W
     taps = int(dim.product(w.summeds for w in windows))
     depth = taps * channels
     # Columns of an item: what of B stays in the second-level cache.
-    width = max(tile.columns, target.l2 // 2 // (depth * size) // tile.columns * tile.columns)
+    width = max(tile.columns, target.l2 * 5 // 8 // (depth * size) // tile.columns * tile.columns)
     column_blocks = -(-columns.extent // width)
     column_block = -(-columns.extent // (column_blocks * tile.columns)) * tile.columns
     column_blocks = -(-columns.extent // column_block)
