@@ -222,13 +222,23 @@ class _Drawing:
             self.boxes.append((Group(box, f"{path.rpartition('/')[2]} {attr}", "body", base), base))
             fed = node.inputs[len(node.inputs) - len(body.feeds):] if len(body.feeds) <= len(node.inputs) else ()
             inner: dict[ir.Value, Source] = {}
+            roles = _roles(node, attr)
             for i, value in enumerate(body.feeds):
                 inputs = (sources[fed[i]],) if fed else ()
-                told = body.feed_names[i] if i < len(body.feed_names) else f"argument {i}"
+                told = body.feed_names[i] if i < len(body.feed_names) else roles[i] if i < len(roles) else f"input {i}"
                 inner[value] = self.add(box, told, "Argument", "input", inputs, (value.type,)), 0
             self.body(body, box, inner)
             taken += [inner[v] for v in body.fetches]
         return tuple(taken)
+
+
+def _roles(node: ir.Node, body: str) -> list[str]:
+    """What a body of a loop or branch is given, in order (ARCHITECTURE: structured nodes)."""
+    if node.op.name != "Loop":
+        return [f"capture {i}" for i in range(len(node.inputs) - 1)]
+    first, rows = (["iteration"], node.attrs["xs"]) if body == "body" else ([], 0)
+    return [*first, *(f"carried {i}" for i in range(node.attrs["carried"])), *(f"row {i}" for i in range(rows)),
+            *(f"capture {i}" for i in range(node.attrs["captures"]))]
 
 
 def _common_scope(names: Sequence[str]) -> str:

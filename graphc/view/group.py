@@ -170,7 +170,8 @@ def _cut(parent: str, items: Sequence[Node | Group], limit: int, links: Sequence
     cuts.append(len(items))
     for number, (start, end) in enumerate(pairwise(cuts), 1):
         part = items[start:end]
-        block = Group(f"{parent}#{number}/", f"{part[0].label} … {part[-1].label}", "block", parent)
+        first, last = part[0].label, part[-1].label
+        block = Group(f"{parent}#{number}/", first if first == last else f"{first} … {last}", "block", parent)
         groups[block.id] = block
         for item in part:
             if isinstance(item, Node):

@@ -5,8 +5,9 @@ own code (page/*.js) does the rest.  Invariants: every script and style of the p
 and nothing else may run or load; the scene is data in a script of another type, in which no `<` stands, so that no text
 of the user's can end it; the same scene gives the same bytes.
 
-page/dagre/ is @dagrejs/dagre 3.1.3 with @dagrejs/graphlib 4.0.6 in it (https://github.com/dagrejs/dagre, MIT, licence
-beside it): dist/dagre.min.js of the npm package without its last line, which names a source map.
+page/dagre/ is @dagrejs/dagre 3.1.3 with @dagrejs/graphlib 4.0.6 in it (https://github.com/dagrejs/dagre, MIT):
+dist/dagre.min.js of the npm package without its last lines, which name a source map and another file for the licence;
+the licence goes into every page instead.
 """
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ from importlib import resources
 from graphc.view.encode import scene_json
 from graphc.view.scene import Scene
 
-SCRIPTS = ("dagre/dagre.min.js", "model.js", "layout.js", "canvas.js", "panel.js", "app.js")
+LIBRARY = "dagre/dagre.min.js"
+SCRIPTS = ("model.js", "layout.js", "canvas.js", "panel.js", "app.js")
 
 
 def scene_html(scene: Scene, stage: str | None = None) -> str:
@@ -35,7 +37,8 @@ def scene_html(scene: Scene, stage: str | None = None) -> str:
 def _frame() -> tuple[str, str, str]:
     """The page around the name of its first stage and its data; "{title}" still stands in it."""
     style = _file("page.css")
-    scripts = [_file(name) for name in SCRIPTS]
+    licence = _file("dagre/LICENSE").strip()
+    scripts = [f"/* @dagrejs/dagre 3.1.3\n\n{licence}\n*/\n{_file(LIBRARY)}", *map(_file, SCRIPTS)]
     policy = "; ".join(("default-src 'none'", f"script-src {' '.join(map(_digest, scripts))}",
                         f"style-src {_digest(style)}", "base-uri 'none'", "form-action 'none'"))
     page = _file("page.html").replace("{policy}", policy).replace("{style}", style)

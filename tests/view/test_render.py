@@ -281,5 +281,6 @@ def test_the_scene_in_the_page_is_data_whatever_its_texts(drawn: Scene) -> None:
 
 
 def test_the_library_in_the_page_comes_with_its_licence() -> None:
-    page = Page(scene_html(scene(training()[0])))
-    assert "var dagre" in page.scripts[1][1] and "sourceMappingURL" not in page.scripts[1][1]
+    library = Page(scene_html(scene(small()))).scripts[1][1]
+    assert "var dagre" in library and "sourceMappingURL" not in library
+    assert "Copyright (c) 2012-2014 Chris Pettitt" in library and "Permission is hereby granted" in library

@@ -170,6 +170,8 @@ def test_bodies_of_loops_are_boxes_beside_their_operation() -> None:
     loops = [n for n in stage.nodes if n.op == "Loop"]
     bodies = [g for g in stage.groups if g.kind == "body"]
     assert loops and len(bodies) >= len(loops)
+    arguments = [n.label for n in stage.nodes if n.op == "Argument" and n.id.startswith(bodies[0].id)]
+    assert arguments[:2] == ["iteration", "carried 0"] and "row 0" in arguments and arguments[-1].startswith("capture")
     for loop in loops:  # what its body computes flows into the loop
         assert any(source.startswith(tuple(b.id for b in bodies)) for source, _ in loop.inputs)
 

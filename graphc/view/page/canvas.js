@@ -295,7 +295,7 @@ class Canvas {
     const space = { left: 28, top: 62, bottom: this.below ?? 28 };
     const wide = (frame.width - 2 * space.left) / Math.max(width, 1);
     const high = (frame.height - space.top - space.bottom) / Math.max(height, 1);
-    const scale = Math.max(Math.min(wide, high, 1.15), readable ? 0.5 : 0.03);
+    const scale = Math.max(Math.min(wide, high, 1.15), readable ? Math.max(0.5, Math.min(wide, 0.8)) : 0.03);
     const left = (frame.width - width * scale) / 2;
     const top = (frame.height - space.bottom + space.top - height * scale) / 2;
     this.view = { x: left, y: Math.max(top, space.top), scale };

@@ -214,7 +214,7 @@ class Layout {
     const number = new Map(ends.map((end, i) => [end, i]));
     const links = [...level.links.values()];
     const parts = this.#parts(ends, links, number, level.ports.size > 0);
-    const placed = parts.map((part) => this.#part(part, number));
+    const placed = parts.map((part) => this.#part(part));
     const content = packed(placed, level.ports.size > 0);
     const head = level.item.parent ? SPACE.head : 0;
     const pad = level.item.parent ? SPACE.pad : 0;
@@ -263,7 +263,7 @@ class Layout {
   }
 
   /** Where the ends of one part stand (upper left corners) and the points of its links. */
-  #part(part, number) {
+  #part(part) {
     if (!part.links.length) return grid(part.ends, (item) => this.#size(item));
     const sizes = part.ends.map((end) => (end instanceof Port ? { width: 4, height: 0, port: end.top ? "top" : "bottom" }
       : this.#size(end)));
