@@ -14,6 +14,7 @@ from graphc.cli.kind import OutFile, is_saved
 from graphc.cli.settings import TARGETS, Chosen, choose, model_options, near
 from graphc.errors import BackendError
 from graphc.inspection.compilation import Compilation
+from graphc.interop.onnx import write_onnx
 from graphc.interop.tensorboard import write_graph
 from graphc.ir.text import show
 from graphc.kernel.ir import Kernel
@@ -137,6 +138,7 @@ WAYS: Mapping[str, Mapping[str, Callable[[Asked], str]]] = {
 }
 """What can be shown -> in which format -> by what."""
 EXPORTS: Mapping[str, Callable[[Model, Path], object]] = {
+    "onnx": lambda model, out: write_onnx(out, model),
     "tensorboard": lambda model, out: write_graph(model.graph, out),
 }
 """Formats of other programs -> what writes a model in them."""
@@ -150,16 +152,18 @@ FORMATS = (*dict.fromkeys(form for ways in WAYS.values() for form in ways), *EXP
                    "kernels: their IR.  numba: the same as readable Python.  llvm, asm: their code.  plan: steps and "
                    "memory.")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True,
-              help="dot, svg and html are for graph and ir.  tensorboard: the graph as an event file in the folder "
-                   "OUT.")
+              help="dot, svg and html are for graph and ir.  onnx: the model with its weights as the file OUT.  "
+                   "tensorboard: the graph as an event file in the folder OUT.")
 @click.option("--pass", "stage", metavar="NAME", help="Show the ir after the last run of this pass.")
 @click.option("--kernel", "wanted", metavar="K", help="Only this kernel: its number or its name.")
+@click.option("--checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="CKPT",
+              help="Weights of an onnx file, .safetensors or .npz (default: the initializers').")
 @click.option("--target", type=click.Choice(TARGETS), help="Processor to show llvm and asm for (default: host).")
 @click.option("-o", "--output", "out", type=OutFile(folder=True), metavar="OUT",
               help="Write there (default: print).")
 def dump_command(file: Path, fetch: tuple[str, ...], feed: tuple[str, ...], level: int | None, numerics: str | None,
-                 what: str | None, form: str, stage: str | None, wanted: str | None, target: str | None,
-                 out: Path | None) -> None:
+                 what: str | None, form: str, stage: str | None, wanted: str | None, checkpoint: Path | None,
+                 target: str | None, out: Path | None) -> None:
     """Print or draw what the compiler makes of the model in FILE.
 
     FILE: a model file, or a saved program (.gcx).
@@ -170,8 +174,9 @@ def dump_command(file: Path, fetch: tuple[str, ...], feed: tuple[str, ...], leve
       graphc dump models/mlp.py --what numba --kernel 0
       graphc dump models/mlp.py --what asm --target x86-64-v3
       graphc dump models/mlp.py --what ir --format html -o mlp.html
+      graphc dump models/mlp.py --format onnx -o mlp.onnx
     """
-    chosen = choose(file, fetch, feed, level, numerics, target=target)
+    chosen = choose(file, fetch, feed, level, numerics, checkpoint, target=target)
     if form in EXPORTS:
         _export(chosen, what, form, out)
         return

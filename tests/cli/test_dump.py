@@ -103,10 +103,20 @@ def test_a_saved_program(graphc: Graphc, model: Path) -> None:
     assert "has no graph" in graphc("dump", "model.gcx", "--what", "graph", code=2).stderr
 
 
+def saved(graphc: Graphc, model: Path) -> str:
+    graphc("compile", model, "-o", "saved.gcx")
+    return "saved.gcx"
+
+
 def test_exports(graphc: Graphc, model: Path, folder: Path) -> None:
     assert "say with -o where to write it" in graphc("dump", model, "--format", "tensorboard", code=2).stderr
     assert "not of asm" in graphc("dump", model, "--what", "asm", "--format", "tensorboard", "-o", "out",
                                   code=2).stderr
+    assert "has no graph" in graphc("dump", saved(graphc, model), "--format", "onnx", "-o", "out.onnx", code=2).stderr
+    onnx = pytest.importorskip("onnx")
+    graphc("dump", model, "--format", "onnx", "-o", "model.onnx")
+    ends = onnx.load("model.onnx").graph
+    assert [i.name for i in ends.input] == ["rows"] and [o.name for o in ends.output] == ["logits", "best"]
     pytest.importorskip("tensorboard")
     graphc("dump", model, "--format", "tensorboard", "-o", "events")
     (one,) = (folder / "events").iterdir()
