@@ -12,6 +12,7 @@ from graphc.ir import dim
 from graphc.ir.dim import Size
 from graphc.kernel import walk
 from graphc.kernel.ir import (
+    Const,
     Contract,
     Expr,
     For,
@@ -32,6 +33,7 @@ from graphc.kernel.primitives import PRIMITIVES
 TYPICAL = 128  # what an unknown size is taken for
 WHILE_STEPS = 16  # and the number of steps of a While
 _LOAD, _STORE, _GUARD, _SCATTER, _PHILOX = 1.0, 1.0, 1.0, 4.0, 60.0
+_DIVISIONS, _BY_CONSTANT = {"floordiv", "floormod", "truncdiv", "truncmod"}, 4.0
 _NOT_ARITHMETIC = {"cast", "bitcast", "select", "eq", "ne", "lt", "le", "copysign"}
 
 
@@ -54,13 +56,20 @@ def cycles(body: walk.Block, lanes: int = 1) -> float:
     return sum(_cycles(s, lanes) for s in body)
 
 
+def primitive_cycles(e: Prim) -> float:
+    """Return the estimated cycles of a primitive for one vector: a division by a constant is a shift or a product."""
+    if e.op in _DIVISIONS and e.dtype.is_integer and isinstance(by := e.args[1], Const):
+        return 1.0 if by.value > 0 and int(by.value) & (int(by.value) - 1) == 0 else _BY_CONSTANT
+    return PRIMITIVES[e.op].cost
+
+
 def expression_cycles(roots: Iterable[Expr]) -> float:
     """Return the estimated cycles of expressions for one vector, shared parts counted once."""
     total = 0.0
     for e in walk.postorder(roots):
         match e:
-            case Prim(op=op):
-                total += PRIMITIVES[op].cost
+            case Prim():
+                total += primitive_cycles(e)
             case Load():
                 total += _LOAD
             case Guard():

@@ -36,7 +36,6 @@ from graphc.kernel.ir import (
     Var,
     While,
 )
-from graphc.kernel.primitives import PRIMITIVES
 from graphc.kernel.target import Target
 
 
@@ -301,7 +300,7 @@ class _Planner:
         for t in walk.statements(tuple(x for block in walk.blocks(s) for x in block)):
             if isinstance(t, Contract):
                 return False
-            if isinstance(t, For | Reduce | Scan) and walk.as_size(t.extent) is None:
+            if isinstance(t, For | Reduce | Scan) and walk.as_size(t.extent) is None and _depends(t.extent, s):
                 return False
             if isinstance(t, Local):  # one copy per lane must stay in the cache
                 elements = dim.product(t.shape)
@@ -319,9 +318,9 @@ class _Planner:
             match e:
                 case Load():
                     total += self.access(e.buffer, e.index, lane, _GATHER)
-                case Prim(op=op):
+                case Prim():
                     vectors = float(self.registers(e.dtype, lane.lanes)) if id(e) in moving else 0.25
-                    total += PRIMITIVES[op].cost * vectors
+                    total += cost.primitive_cycles(e) * vectors
                 case Random():
                     total += cost.expression_cycles((e,))
         return total
@@ -332,11 +331,20 @@ class _Planner:
             return 1.0
         through = tuple(walk.substitute(e, names=lane.lets) for e in index) if lane.lets else index
         stride = walk.linear_coefficient(through, self.buffers[buffer][1], lane.axis, frozenset(lane.varying))
-        if stride is None or stride not in (0, 1, -1):
-            return scattered * lane.lanes
+        if stride is None or stride not in (0, 1, -1):  # machines gather words; bytes go one by one
+            return scattered * lane.lanes * (1.0 if self.buffers[buffer][0].size >= 4 else 2.0)
         if stride == 0:
             return 1.0
         return (2.0 if stride == -1 else 1.0) * self.registers(self.buffers[buffer][0], lane.lanes)
+
+
+def _depends(extent: Expr, s: walk.Loop) -> bool:
+    """Return whether an extent inside of `s` may differ between its iterations: it reads its axis, or what is bound
+    inside."""
+    inside = [t for block in walk.blocks(s) for t in walk.statements(block)]
+    bound = {s.axis, *(t.axis for t in inside if isinstance(t, For | Reduce | Scan)),
+             *(name for t in inside for name in walk.bound_names(t))}
+    return not bound.isdisjoint(walk.free_axes(extent) | walk.free_vars(extent))
 
 
 def _within(unroll: int, steps: int) -> int:
