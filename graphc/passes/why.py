@@ -13,6 +13,8 @@ from graphc.ir.function import Function, Node, Value
 from graphc.passes.access import is_view, literal, root
 from graphc.passes.fuse import Fuser
 
+SHOWN = 2  # kernels between two that are named
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -83,10 +85,9 @@ class _Question:
 
     def _reason(self) -> str:
         for name, nodes in zip(self.names, self.nodes, strict=True):
-            alone = [n for n in nodes if any(v in self.fuser.home and self.fuser.home[v] in self.fuser.nodes
-                                             for v in n.outputs)]
-            if alone:
-                return f"{name!r} is a {alone[-1].op.name}, which has kernels of its own"
+            computed = [n for n in nodes if not is_view(n) and n.op.name != "Const"]
+            if all(self.fuser.home.get(n.outputs[0]) in self.fuser.nodes for n in computed):
+                return f"{name!r} is a {computed[-1].op.name}, which has kernels of its own"
         first, second = self.groups
         refused = [r.reason for r in self.fuser.refusals
                    if (self._met(r.first, r.second) in {(p, q) for p in first for q in second})
@@ -135,7 +136,10 @@ class _Question:
     def _between(self, path: list[int]) -> str:
         """What is said where other kernels stand between the two: the first refusal on the way."""
         inner = [f"the kernel of {self._named(n)}" for n in path[1:-1]]
-        told = f"{', '.join(inner)} {'runs' if len(inner) == 1 else 'run'} between them" if inner else \
+        if len(inner) > SHOWN:
+            inner[SHOWN:] = [f"{len(inner) - SHOWN} more"]
+        listed = " and ".join((", ".join(inner[:-1]), inner[-1])) if len(inner) > 1 else "".join(inner)
+        told = f"{listed} {'runs' if len(inner) == 1 else 'run'} between them" if inner else \
             "the one needs the other's result"
         for a, b in itertools.pairwise(path):
             reasons = [r.reason for r in self.fuser.refusals if self._met(r.first, r.second) == (a, b)]
