@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from graphc import dtypes
-from graphc.backends.llvm_cpu import convolution_tiling
-from graphc.backends.llvm_cpu.convolution_tiling import Gather
+from graphc.backends.llvm_cpu import convolution
 from graphc.backends.llvm_cpu.correlation_tiling import Correlation
+from graphc.backends.llvm_cpu.gather_tiling import Gather
 from graphc.ir import dim
 from graphc.ir.dim import symbol
 from graphc.kernel.ir import Axis, Const, Contract, Expr, Kernel, Load, Param, Prim, Store, Var, const, index, size
@@ -248,7 +248,7 @@ def test_other_ranks(rank: int, result: str) -> None:
 def _cut(kernel: Kernel) -> Gather | Correlation | None:
     statement = kernel.body[0]
     assert isinstance(statement, Contract)
-    return convolution_tiling.convolution(kernel, statement, TARGETS["host"])
+    return convolution.cut(kernel, statement, TARGETS["host"])
 
 
 def test_what_is_recognised() -> None:

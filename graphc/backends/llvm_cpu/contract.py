@@ -22,10 +22,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphc.backends.llvm_cpu import convolution, convolution_tiling, correlation
+from graphc.backends.llvm_cpu import convolution
 from graphc.backends.llvm_cpu.builder import Value
-from graphc.backends.llvm_cpu.convolution_tiling import Gather
-from graphc.backends.llvm_cpu.correlation_tiling import Correlation
+from graphc.backends.llvm_cpu.convolution import Cut
 from graphc.backends.llvm_cpu.microkernel import Tile, microkernel
 from graphc.backends.llvm_cpu.pack import Span, evaluate_lanes, evaluate_rows, for_vectors, prefetch, transpose_panel
 from graphc.backends.llvm_cpu.render import Context, Linear, Operand, Renderer
@@ -46,7 +45,7 @@ class Partition:
     grain: int
     scratch: Size
     cost: float
-    tiling: Tiling | Gather | Correlation
+    tiling: Tiling | Cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +63,9 @@ class _Area:
 def partition(kernel: Kernel, statement: Contract, target: Target) -> Partition:
     """Return how `statement`, the work of `kernel`, is split and what it needs.  Raises BackendError."""
     sizes = dict.fromkeys(kernel.sizes, TYPICAL)
-    windows = convolution_tiling.convolution(kernel, statement, target)
+    windows = convolution.cut(kernel, statement, target)
     if windows is not None:
-        scratch, cost = (convolution.scratch(windows), convolution.cost(windows, sizes)) \
-            if isinstance(windows, Gather) else (correlation.scratch(windows), correlation.cost(windows, sizes))
+        scratch, cost = convolution.facts(windows, sizes)
         return Partition(windows.items, max(1, int(1000 / cost)), scratch, cost, windows)
     t = tiling(kernel, statement, target)
     rows, columns, depth, steps = (dim.evaluate(s, sizes) for s in (
@@ -80,13 +78,9 @@ def partition(kernel: Kernel, statement: Contract, target: Target) -> Partition:
 
 def emit(renderer: Renderer, kernel: Kernel, statement: Contract, partition: Partition, context: Context) -> None:
     """Build the loop over the work items of `statement` at the end of the current block."""
-    match partition.tiling:
-        case Gather() as cut:
-            convolution.emit(renderer, kernel, statement, cut, context)
-            return
-        case Correlation() as cut:
-            correlation.emit(renderer, kernel, statement, cut, context)
-            return
+    if not isinstance(partition.tiling, Tiling):
+        convolution.emit(renderer, kernel, statement, partition.tiling, context)
+        return
     product = _Product(renderer, kernel, partition.tiling, statement, context)
     with renderer.b.loop(renderer.begin, renderer.end) as items:
         product.item(items.index)

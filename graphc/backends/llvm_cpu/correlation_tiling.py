@@ -7,12 +7,23 @@ they store disjointly, and each adds all positions in their order.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from graphc.backends.llvm_cpu.convert import register_element
 from graphc.backends.llvm_cpu.microkernel import Tile
-from graphc.backends.llvm_cpu.tiling import Range, Way, stride
-from graphc.backends.llvm_cpu.window import Patch, Term, Window
-from graphc.backends.llvm_cpu.window_kernel import Footprint
+from graphc.backends.llvm_cpu.patch import is_zero
+from graphc.backends.llvm_cpu.tiling import Range, Way, right_of, stride
+from graphc.backends.llvm_cpu.window import (
+    Convolution,
+    Patch,
+    Term,
+    Window,
+    bounds_of,
+    channel_of,
+    patch_of,
+    split,
+)
+from graphc.backends.llvm_cpu.window_kernel import Footprint, vectors_for
 from graphc.ir import dim
 from graphc.ir.dim import Size
 from graphc.kernel import walk
@@ -23,6 +34,7 @@ ITEMS = 16  # items that are worth having
 TYPICAL = 16  # axes outside of the tile whose number is not known: parts of a sum, for example
 POSITIONS = 256  # of a block: they outweigh loading and storing the sums
 TALL = 28  # rows of a tile at most
+MANY_COLUMNS = 64  # output channels of an item that are split first
 STEPS = 128  # columns of B that may be read where they lie: rows of it then fit the cache
 
 
@@ -154,73 +166,89 @@ class Correlation:
         return Footprint(rows, self.last.summed_step * self.pitch)
 
 
-def correlation(kernel: Kernel, target: Target, tile: tuple[str, int, int], windows: tuple[Window, ...],
-                patch: Patch, channels: int, frames: tuple[Range, ...], limits: tuple[Term, ...],
-                outer: tuple[Range, ...], columns: Range, right: Expr, right_way: Way,
-                body: walk.Block) -> Correlation | None:
-    """Return how such a sum is cut; tile: element, lanes, bytes.  None where windows lie in no order."""
-    element, lanes, size = tile
-    last, line = windows[-1], windows[-2] if len(windows) > 1 else None
-    filters = columns.extent
-    if any(w.summed_step < 0 for w in windows) or not isinstance(filters, int):
+def correlate(kernel: Kernel, c: Convolution, target: Target) -> Correlation | None:
+    """Return how `c`, the work of `kernel`, is cut for `target`; None where windows run against their order."""
+    channel = channel_of(kernel, c.left, c.m)
+    channels = channel.extent
+    if any(w.summed_step < 0 for w in c.windows) or not isinstance(channels, int) or channels == 0:
         return None
-    frames = (*frames, *(w.summed for w in windows[:-2]))
-    outer = (*outer, *(w.free for w in windows[:-2]))
-    vectors_in_all = -(-filters // lanes)
-    vectors = vectors_in_all if vectors_in_all < 4 else 3 if vectors_in_all % 3 == 0 and vectors_in_all % 2 else 2
-    merges = last.free_step == 1 and not (patch.is_turned and channels % lanes)
+    patch, limits, right = _limited(c, patch_of(kernel, c.left, c.windows, channel))
+    right, way = right_of(kernel, right, c.columns, c.last.summed)
+    frames = (*c.k, *(w.summed for w in c.windows[:-2]))
+    outer = (*c.batch, *(axis for axis in c.m if axis != channel), *(w.free for w in c.windows[:-2]))
+    lanes = target.vector_bits // (8 * c.dtype.size)
+    vectors = vectors_for(c.filters, lanes)
     rows = min(TALL, (target.registers - 1 - vectors) // vectors)
-    width = vectors * lanes
-    # An item: all of the filter at first, then parts of it until there are enough.
-    outer_items = dim.product(axis.extent for axis in outer) * (1 if merges else last.frees)
-    enough = ITEMS // max(1, outer_items if isinstance(outer_items, int) else TYPICAL)
-    taps = line.frees if line is not None else 1
-    column_block = -(-filters // width) * width
-    channel_block, line_taps = channels, taps
-
-    def sums() -> int:
-        return line_taps * channel_block * (last.frees if merges else 1) * column_block * size
-
-    def count() -> int:
-        return -(-taps // line_taps) * (channels // channel_block) * -(-filters // column_block)
-
-    while count() < enough or sums() > target.l2 // 4:
-        if column_block > max(2 * width, 64):
-            column_block = -(-column_block // (2 * width)) * width
-        elif channel_block % (2 * lanes) == 0 and channel_block >= 4 * lanes:
-            channel_block //= 2
-        elif line_taps > 1 and channel_block * (last.frees if merges else 1) >= rows:
-            line_taps = 1
-        elif column_block > width:
-            column_block = -(-column_block // (2 * width)) * width
-        elif channel_block % (2 * lanes) == 0:
-            channel_block //= 2
-        else:
-            break
+    tile = Tile(register_element(c.dtype), lanes, rows, 0, vectors)
+    merges = c.last.free_step == 1 and not (patch.is_turned and channels % lanes)
+    items = dim.product(axis.extent for axis in outer) * (1 if merges else c.last.frees)
+    share = _share(c, tile, channels, c.last.frees if merges else 1,
+                   ITEMS // max(1, items if isinstance(items, int) else TYPICAL), target.l2 // (4 * tile.bytes))
+    line_taps, channel_block, column_block = share
     pitch = -(-channel_block // lanes) * lanes if patch.is_turned else channel_block
-    run = channel_block * (last.frees if merges else 1)
+    run = channel_block * (c.last.frees if merges else 1)
     tall = -(-run // -(-run // rows))
     tile_lines = max(1, min(rows // run, line_taps)) if run <= rows // 2 else 1
     tile_lines = -(-line_taps // -(-line_taps // tile_lines))
-    room = target.l2 // (4 * size)
-    place_block = last.summeds
-    while place_block > POSITIONS and last.span(last.frees, place_block) * pitch * taps > room:
-        place_block = -(-place_block // 2)
-    line_block = 1
-    if place_block == last.summeds and line is not None:
-        def fits(lines: int) -> bool:
-            return line.span(line_taps, lines) * last.span(last.frees, place_block) * pitch <= room
-
-        line_block = min(line.summeds, max(1, -(-POSITIONS // place_block)))
-        while line_block > 1 and not fits(line_block):
-            line_block -= 1
-        line_block = -(-line.summeds // -(-line.summeds // line_block))
-    whole = place_block == last.summeds and line_block == (line.summeds if line is not None else 1)
-    frame_block = max(1, POSITIONS // (place_block * line_block)) if whole else 1
+    frame_block, line_block, place_block = _positions(c, line_taps, pitch, target.l2 // (4 * tile.bytes))
     return Correlation(
-        Tile(element, lanes, tall * tile_lines, 0, vectors), windows, patch, channels, pitch, merges, frames,
-        limits, outer, columns, right, right_way, _lies_in_order(kernel, right, right_way, windows, frames), body,
-        tile_lines, tall, line_taps, channel_block, column_block, frame_block, line_block, place_block)
+        replace(tile, rows=tall * tile_lines), c.windows, patch, channels, pitch, merges, frames, limits, outer,
+        c.columns, right, way, _lies_in_order(kernel, right, way, c.windows, frames), c.body, tile_lines, tall,
+        line_taps, channel_block, column_block, frame_block, line_block, place_block)
+
+
+def _limited(c: Convolution, patch: Patch) -> tuple[Patch, tuple[Term, ...], Expr]:
+    """Return `patch` without the terms that end the first axis of images early (the last of some parts has fewer),
+    these terms, and operand b without them: beyond them both are zero, and need not be added."""
+    if not c.k or not is_zero(patch.outside):
+        return patch, (), c.right
+    limits = bounds_of(patch.terms, c.k[0].name, c.fixed)
+    terms, inside, _ = split(c.right)
+    rest = tuple(t for t in patch.terms if t not in limits)
+    return replace(patch, terms=rest), limits, inside if set(terms) <= set(limits) else c.right
+
+
+def _share(c: Convolution, tile: Tile, channels: int, last_taps: int, enough: int, room: int) -> tuple[int, int, int]:
+    """Return what an item has of taps of the last window but one, channels and output channels: all of them, or parts,
+    so that there are `enough` items and its sums fit `room` elements."""
+    taps = c.line.frees if c.line is not None else 1
+    line_taps, channel_block = taps, channels
+    column_block = -(-c.filters // tile.columns) * tile.columns
+
+    def items() -> int:
+        return -(-taps // line_taps) * (channels // channel_block) * -(-c.filters // column_block)
+
+    while items() < enough or line_taps * channel_block * last_taps * column_block > room:
+        if column_block > max(2 * tile.columns, MANY_COLUMNS):
+            column_block = -(-column_block // (2 * tile.columns)) * tile.columns
+        elif channel_block % (2 * tile.lanes) == 0 and channel_block >= 4 * tile.lanes:
+            channel_block //= 2
+        elif line_taps > 1 and channel_block * last_taps >= tile.rows:
+            line_taps = 1
+        elif column_block > tile.columns:
+            column_block = -(-column_block // (2 * tile.columns)) * tile.columns
+        elif channel_block % (2 * tile.lanes) == 0:
+            channel_block //= 2
+        else:
+            break
+    return line_taps, channel_block, column_block
+
+
+def _positions(c: Convolution, line_taps: int, pitch: int, room: int) -> tuple[int, int, int]:
+    """Return the images, lines and places of a block: POSITIONS of them, whose patch fits `room` elements."""
+    taps = c.line.frees if c.line is not None else 1
+    places = c.last.summeds
+    while places > POSITIONS and c.last.span(c.last.frees, places) * pitch * taps > room:
+        places = -(-places // 2)
+    lines = 1
+    if places == c.last.summeds and c.line is not None:
+        row = c.last.span(c.last.frees, places) * pitch
+        lines = min(c.line.summeds, -(-POSITIONS // places))
+        while lines > 1 and c.line.span(line_taps, lines) * row > room:
+            lines -= 1
+        lines = -(-c.line.summeds // -(-c.line.summeds // lines))
+    whole = places == c.last.summeds and lines == (c.line.summeds if c.line is not None else 1)
+    return max(1, POSITIONS // (places * lines)) if whole else 1, lines, places
 
 
 def _lies_in_order(kernel: Kernel, right: Expr, way: Way, windows: tuple[Window, ...],

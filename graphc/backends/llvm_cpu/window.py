@@ -14,14 +14,24 @@ any pair of values that has it.
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from graphc import dtypes
-from graphc.backends.llvm_cpu.tiling import Range, contiguous, size_of, stride
+from graphc.backends.llvm_cpu.tiling import (
+    Range,
+    computing,
+    contiguous,
+    merged,
+    size_of,
+    stride,
+    without_units,
+)
+from graphc.dtypes import DType
 from graphc.kernel import walk
 from graphc.kernel.ir import Axis, Contract, Expr, Kernel, Load, Prim, index
-from graphc.kernel.primitives import prim
+from graphc.kernel.primitives import cast, prim
 from graphc.kernel.text import format_expr
 
 MANY = 8  # channels that are worth turning through registers
@@ -92,9 +102,71 @@ class Patch:
     is_turned: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Convolution:
+    """A Contract with windows, taken apart.
+
+    windows: those of operand left, in the order of their free axes, all extents known and none 0.  batch; m, k: axes of
+    these groups that are in no window.  columns: the one axis of n, of known extent.  left, right: of dtype `dtype`.
+    """
+
+    dtype: DType
+    windows: tuple[Window, ...]
+    batch: tuple[Range, ...]
+    m: tuple[Range, ...]
+    k: tuple[Range, ...]
+    columns: Range
+    left: Expr
+    right: Expr
+    body: walk.Block
+
+    @property
+    def last(self) -> Window:
+        return self.windows[-1]
+
+    @property
+    def line(self) -> Window | None:
+        """The last window but one."""
+        return self.windows[-2] if len(self.windows) > 1 else None
+
+    @property
+    def fixed(self) -> frozenset[str]:
+        """The names of the batch axes."""
+        return frozenset(str(axis.name) for axis in self.batch)
+
+    @property
+    def filters(self) -> int:
+        return known(self.columns)
+
+
 def known(axis: Range) -> int:
+    """Return the extent of an axis that is known."""
     assert isinstance(axis.extent, int)
     return axis.extent
+
+
+def convolution_of(kernel: Kernel, statement: Contract) -> Convolution | None:
+    """Return `statement`, the work of `kernel`, taken apart; None where it is no convolution of known sizes."""
+    contract = without_units(statement)
+    if not windows_of(contract) and not phased(contract)[1]:
+        return None
+    contract = merged(kernel, contract, ("n",))
+    if len(contract.n) > 1:  # phases that operand a does not know
+        contract = replace(contract, batch=(*contract.batch, *contract.n[:-1]), n=contract.n[-1:])
+    windows = windows_of(contract)
+    if not windows:
+        contract, windows = phased(contract)
+    columns = Range(contract.n[0][0], size_of(contract.n[0][1])) if contract.n else Range(None, 1)
+    if not windows or not isinstance(columns.extent, int):
+        return None
+    if 0 in (columns.extent, *(n for w in windows for n in (w.frees, w.summeds))):
+        return None
+    taken = {axis.name for w in windows for axis in (w.free, w.summed)}
+    batch, m, k = (tuple(Range(name, size_of(extent)) for name, extent in axes if name not in taken)
+                   for axes in (contract.batch, contract.m, contract.k))
+    dtype = computing(contract.acc_dtype)
+    left, right = (cast(cast(e, contract.acc_dtype), dtype) for e in (contract.a, contract.b))
+    return Convolution(dtype, windows, batch, m, k, columns, left, right, contract.body)
 
 
 def windows_of(contract: Contract) -> tuple[Window, ...]:
@@ -112,11 +184,11 @@ def windows_of(contract: Contract) -> tuple[Window, ...]:
         if len(pair[0]) != 1 or len(pair[1]) != 1:
             return ()
         (f,), (s,) = pair
-        steps = terms[f], terms[s]
-        if not isinstance(steps[0], int) or not isinstance(steps[1], int):
+        steps = [c for c in (terms[f], terms[s]) if isinstance(c, int)]
+        if len(steps) != 2:
             return ()
         sign = 1 if steps[0] > 0 else -1
-        divisor = _divisor(steps[0], steps[1])
+        divisor = math.gcd(*steps)
         window = Window(free[f], sign * steps[0] // divisor, summed[s], sign * steps[1] // divisor)
         if found.setdefault(f, window) != window:
             return ()
@@ -126,12 +198,6 @@ def windows_of(contract: Contract) -> tuple[Window, ...]:
         isinstance(w.free.extent, int) and isinstance(w.summed.extent, int)
         and 1 in (w.free_step, abs(w.summed_step)) for w in windows)
     return windows if ok and all(_only_together(operand, w) for w in windows) else ()
-
-
-def _divisor(a: int, b: int) -> int:
-    while b:
-        a, b = b, a % b
-    return abs(a)
 
 
 def _simplified(root: Expr, axes: set[str]) -> Expr:

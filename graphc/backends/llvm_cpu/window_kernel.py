@@ -46,6 +46,12 @@ class Footprint:
         return "_".join((*parts, f"by{self.step}", *([] if self.run is None else [f"run{self.run}"])))
 
 
+def vectors_for(columns: int, lanes: int) -> int:
+    """Return the width of a tile in vectors: the one that leaves no panel of `columns` half empty."""
+    count = -(-columns // lanes)
+    return count if count < 4 else 3 if count % 3 == 0 and count % 2 else 2
+
+
 def window_kernel(module: Module, tile: Tile, footprint: Footprint, filters: int = 0) -> str:
     """Define the function that multiplies one tile, once per module, and return its name.
 
