@@ -92,7 +92,7 @@ class Fuser:
         for number in list(self.groups):  # only now: who needs a value is known when every group stands
             self._join_parents(number)
         for number, group in list(self.groups.items()):
-            if group.form == "contract":
+            if group.form != "map":
                 self._shed(number)
         self._join_siblings()
         return self._rebuild()
@@ -245,8 +245,8 @@ class Fuser:
                 now[a] = b
 
     def _shed(self, number: int) -> None:
-        """Let the users of a product's group compute again what it would store although that follows, at little cost,
-        from something else that it stores or that is in memory."""
+        """Let the users of a group compute again what it would store although that follows, at little cost, from
+        something else that it stores or that is in memory."""
         group = self.groups[number]
         pending = sorted(self._leaving(number), key=self.order.__getitem__, reverse=True)
         while pending:
@@ -293,10 +293,10 @@ class Fuser:
         if primitives > CHEAP_COPY or cycles > CHEAP_REPEAT:
             return None
         still = {r.value for v in self._behind(group, stored) for r in group.units[v].reads}
-        saved = bytes_of(value.tensor) * (1 + len(users))
+        saved = bytes_of(value.tensor) * len(users) + bytes_of(value.tensor) // 4  # loads, and a part of the store
         saved += sum(bytes_of(v.tensor) for v in sources if v not in group.defs and v not in still)
         more = sum(bytes_of(v.tensor) for v in sources for u in users if v not in self.groups[u].reads)
-        return inner if more < saved else None
+        return inner if more <= saved else None
 
     def _behind(self, group: Group, values: Iterable[Value]) -> set[Value]:
         """Return the values of `group` that `values` of it are computed from, and these."""
