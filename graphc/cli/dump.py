@@ -210,6 +210,8 @@ def _export(chosen: Chosen, what: str | None, form: str, out: Path | None) -> No
         raise click.UsageError(f"{chosen.file} is a saved program and has no graph")
     if out is None:
         raise click.UsageError(f"{form} is not printed: say with -o where to write it")
+    if form == "onnx" and out.is_dir():
+        raise click.BadParameter(f"{str(out)!r} is a folder", param_hint="--output")
     EXPORTS[form](chosen.model(), out)
 
 
