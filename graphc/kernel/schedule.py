@@ -105,7 +105,7 @@ _STEP = 1.0  # one step of a loop, beyond its body
 _VECTOR_STEP = 2.0  # the same with a mask for the last one
 _GATHER, _SCATTER = 2.0, 1.75  # per element; a scattered line stays in the cache for the next steps
 _HORIZONTAL = 4.0  # latency of halving a vector of partial states once
-_CHEAP_STEP = 6.0  # a step of a Reduce that is cheap enough to run several registers side by side
+_CHEAP_STEP = 12.0  # a step of a Reduce that is cheap enough to run several registers side by side
 
 
 def schedule(kernel: Kernel, target: Target) -> Schedule:
