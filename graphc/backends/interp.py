@@ -284,7 +284,7 @@ class _Machine:
         if not whole.is_idle:
             a, b = (whole.lift(self.value(e, whole)) for e in (s.a, s.b))
             if whole.mask is not None:
-                a = np.where(whole.lift(whole.mask), a, a.dtype.type(0))
+                a, b = (np.where(whole.lift(whole.mask), x, x.dtype.type(0)) for x in (a, b))
             acc = _einsum(a, b, dims, kept)
         inner.values[s.acc] = acc.astype(s.acc_dtype.as_numpy_dtype)
         self.block(s.body, inner)

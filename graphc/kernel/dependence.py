@@ -37,7 +37,7 @@ from graphc.kernel.ir import (
 )
 from graphc.kernel.text import format_expr
 
-Extents = Mapping[str, Size | None]
+Extents = Mapping[str, tuple[Size, ...]]  # for each axis, sizes that its extent does not exceed
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,10 @@ def separate(axis: str, extent: Expr, body: walk.Block) -> bool:
     _collect(body, {}, found)
     stored = {a.buffer for a in found.accesses if a.is_store}
     touched = [a for a in found.accesses if a.buffer in stored]
-    count = _most(extent, found)
-    return all(_apart(a, b, axis, count, found) for n, a in enumerate(touched) for b in touched[n:]
+    counts = _most(extent, found)
+    if any(isinstance(n, int) and n <= 1 for n in counts):
+        return True
+    return all(_apart(a, b, axis, counts, found) for n, a in enumerate(touched) for b in touched[n:]
                if a.buffer == b.buffer and (a.is_store or b.is_store))
 
 
@@ -123,29 +125,32 @@ def _collect(body: walk.Block, inner: Extents, found: _Body) -> None:
             _collect(block, below, found)
 
 
-def _most(extent: Expr, found: _Body) -> Size | None:
-    """Return a size that an extent does not exceed, None where none is known."""
+def _most(extent: Expr, found: _Body) -> tuple[Size, ...]:
+    """Return sizes that an extent does not exceed: itself, or all that it is the least of; none where none is known."""
     while isinstance(extent, Var) and extent.name in found.lets and extent.name not in found.moving:
         extent = found.lets[extent.name]
+    if isinstance(extent, Prim) and extent.op == "min":
+        return sum((_most(e, found) for e in extent.args), ())
     known = walk.as_size(extent)
-    if known is None and isinstance(extent, Prim) and extent.op == "min":
-        return next((n for n in map(walk.as_size, extent.args) if n is not None), None)
-    return known
+    return () if known is None else (known,)
 
 
 def _loads(exprs: Iterable[Expr]) -> Iterator[Load]:
     return (e for e in walk.postorder(exprs) if isinstance(e, Load))
 
 
-def _apart(a: _Access, b: _Access, axis: str, count: Size | None, found: _Body) -> bool:
-    """Return whether a at iteration t and b at iteration u != t never meet."""
+def _apart(a: _Access, b: _Access, axis: str, counts: tuple[Size, ...], found: _Body) -> bool:
+    """Return whether a at iteration t and b at iteration u != t never meet.  Of several bounds of extents, the first
+    ones are tried together, and the last ones."""
     split = [_without_lets(x.index, found) for x in (a, b)]
     pairs = list(itertools.starmap(_whole_multiples, zip(*split, strict=True)))
+    pairs.sort(key=lambda pair: all(isinstance(e, Const) for e in pair))  # so that parts of a split are neighbours
     left, right = (_merge_splits(tuple(pair[side] for pair in pairs)) for side in (0, 1))
     if len(left) != len(right):
         return False
-    for x, y in zip(left, right, strict=True):
-        p, q = _line(x, a.inner, axis, found), _line(y, b.inner, axis, found)
+    for x, y, which in ((x, y, which) for which in (0, -1) for x, y in zip(left, right, strict=True)):
+        p, q = _line(x, a.inner, axis, found, which), _line(y, b.inner, axis, found, which)
+        count = counts[which] if counts else None
         if p is not None and q is not None and p.step == q.step and p.base == q.base and _never_equal(p, q, count):
             return True
     return False
@@ -218,7 +223,7 @@ def _multiple(e: Expr) -> tuple[Expr, int] | None:
             return None
 
 
-def _line(e: Expr, inner: Extents, axis: str, found: _Body) -> _Line | None:
+def _line(e: Expr, inner: Extents, axis: str, found: _Body, which: int) -> _Line | None:
     form = walk.affine(e, {n: v for n, v in found.lets.items() if n not in found.moving},
                        lambda name: name not in found.lets and name not in found.moving)
     if form is None:
@@ -234,9 +239,9 @@ def _line(e: Expr, inner: Extents, axis: str, found: _Body) -> _Line | None:
         if name not in inner:
             base.append((name, c))
             continue
-        extent = inner[name]
-        if extent is None:
+        if not inner[name]:
             return None
+        extent = inner[name][which]
         width = c * (extent - 1)
         stride = math.gcd(stride, c if isinstance(c, int) else 1)
         if _at_least(c, 0):

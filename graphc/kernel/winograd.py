@@ -66,6 +66,11 @@ TRANSFORMS: dict[int, Transform] = {t.tile: t for t in (
 )}
 
 
+def transposed(matrix: Matrix) -> Matrix:
+    """Return the transpose of a matrix."""
+    return tuple(zip(*matrix, strict=True))
+
+
 def sandwich(matrix: Matrix, element: Callable[[int, int], Expr], bind: Bind) -> Iterator[list[Expr]]:
     """Yield the rows of matrix X matrix^T, X[i, j] being element(i, j); `bind` names a value and returns its name.
 

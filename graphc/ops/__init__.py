@@ -30,6 +30,7 @@ from graphc.ops import (
     state,
     structured,
     winograd,
+    winograd_gradient,
 )
 
 base.seal()
@@ -62,4 +63,5 @@ __all__ = [
     "state",
     "structured",
     "winograd",
+    "winograd_gradient",
 ]

@@ -59,6 +59,7 @@ from graphc.ops.winograd_tiles import (
     strips_of,
     times,
     transformed,
+    windows_of,
 )
 
 MOST = 24  # and of a full block, of it: the heights of the usual register tiles divide it
@@ -171,6 +172,8 @@ def tiles_of(transform: Transform, images: Size, height: int, width: int, channe
     blocks = dim.maximum(1, dim.maximum(dim.ceildiv(count, most), dim.minimum(ITEMS, dim.floordiv(count, fewest))))
     rows = dim.ceildiv(dim.ceildiv(count, blocks), UNIT) * UNIT
     rows = dim.maximum(rows, UNIT)
+    if isinstance(rows, int) and isinstance(count, int):
+        rows = min(rows, max(count, 1))
     part: Size = strips
     if strips >= 8:
         wanted = dim.minimum(strips // 4, dim.floordiv(ITEMS, dim.maximum(1, dim.ceildiv(count, rows))))
@@ -192,20 +195,14 @@ def _infer(ctx: Inference) -> Sequence[PartialType]:
 def _reference(call: Call) -> Any:
     x, u = call.arrays
     transform = TRANSFORMS[call.attrs["tile"]]
-    m, reach = transform.tile, transform.reach
-    (top, left), (height, width), outputs = (call.attrs[k] for k in ("before", "size", "channels"))
-    down, across = -(-height // m), -(-width // m)
-    n, _, _, channels = x.shape
-    padded = np.zeros((n, down * m + reach - m, across * m + reach - m, channels), x.dtype)
-    rows, columns = min(x.shape[1], padded.shape[1] - top), min(x.shape[2], padded.shape[2] - left)
-    padded[:, top:top + rows, left:left + columns] = x[:, :rows, :columns]
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (reach, reach), (1, 2))[:, ::m, ::m]
+    (height, width), outputs, side = call.attrs["size"], call.attrs["channels"], transform.tile
     data, output = floats(transform.data), floats(transform.output)
-    v = np.einsum("ai,bj,nyxcij->abnyxc", data, data, windows)
-    filters = u.swapaxes(1, 2).reshape(reach, reach, channels, -1)[..., :outputs]
-    products = np.einsum("abnyxc,abco->abnyxo", v, filters)
-    y = np.einsum("ia,jb,abnyxo->nyixjo", output, output, products)
-    return y.reshape(n, down * m, across * m, outputs)[:, :height, :width]
+    v = np.einsum("ai,bj,tcij->abtc", data, data, windows_of(x, transform, (height, width), call.attrs["before"]))
+    filters = u.swapaxes(1, 2).reshape(transform.reach, transform.reach, x.shape[3], -1)[..., :outputs]
+    y = np.einsum("ia,jb,abto->tijo", output, output, np.einsum("abtc,abco->abto", v, filters))
+    down, across = -(-height // side), -(-width // side)
+    y = y.reshape(x.shape[0], down, across, side, side, outputs).swapaxes(2, 3)
+    return y.reshape(x.shape[0], down * side, across * side, outputs)[:, :height, :width]
 
 
 def _body(s: Stages) -> tuple[Stmt, ...]:
@@ -218,7 +215,9 @@ def _body(s: Stages) -> tuple[Stmt, ...]:
     start = prim("mul", block, size_of(t.rows))
     rows = prim("min", size_of(t.rows), prim("sub", size_of(t.grid.count), start))
     first = prim("mul", part, size_of(t.part)) if t.strips >= 8 else index(0)
-    strips = prim("min", size_of(t.part), prim("sub", size_of(t.strips), first)) if t.strips >= 8 else index(t.strips)
+    strips: Expr = index(t.strips)
+    if t.strips >= 8:
+        strips = prim("min", prim("min", size_of(t.part), prim("sub", strips, first)), strips)
     # A tile for each point, row by row; a cache line to spare keeps the points of one tile apart in the cache.
     v, m = (Local(s.fresh(stem), float32, (transform.points, t.most * row + STRIP), "block")
             for stem, row in (("v", channels), ("m", t.strips * STRIP)))

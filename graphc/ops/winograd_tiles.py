@@ -13,10 +13,10 @@ import numpy as np
 
 from graphc.dtypes import int64
 from graphc.ir.dim import Size
-from graphc.kernel.ir import Axis, Expr, For, If, Let, Stmt, Store, Var, index
+from graphc.kernel.ir import Axis, Const, Expr, For, Let, Stmt, Store, Var, index
 from graphc.kernel.ir import size as size_of
 from graphc.kernel.primitives import prim
-from graphc.kernel.winograd import Matrix, sandwich
+from graphc.kernel.winograd import Matrix, Transform, sandwich
 
 STRIP = 16  # channels that lie together: a cache line
 UNIT = 4  # tiles of a block are a multiple of it
@@ -57,11 +57,24 @@ class Tile:
 
 def locate(fresh: Fresh, grid: Grid, number: Expr) -> tuple[Tile, list[Stmt]]:
     """Return the place of a tile, and the statements that compute it."""
-    inside = prim("floormod", number, index(grid.down * grid.across))
-    values = (prim("floordiv", number, index(grid.down * grid.across)), prim("floordiv", inside, index(grid.across)),
-              prim("floormod", inside, index(grid.across)))
-    lets = [Let(fresh("at"), value) for value in values]
-    return Tile(*(Var(let.name, int64) for let in lets)), list(lets)
+    image, inside = _split(number, grid.down * grid.across, grid.count)
+    down, across = _split(inside, grid.across, grid.down * grid.across)
+    lets: list[Stmt] = []
+
+    def named(value: Expr) -> Expr:
+        if isinstance(value, Const):
+            return value
+        lets.append(let := Let(fresh("at"), value))
+        return Var(let.name, int64)
+
+    return Tile(named(image), named(down), named(across)), lets
+
+
+def _split(e: Expr, inner: int, total: Size) -> tuple[Expr, Expr]:
+    """Return quotient and remainder of `e`, which is below `total`, by `inner`."""
+    if inner == 1:
+        return e, index(0)
+    return (index(0), e) if total == inner else (prim("floordiv", e, index(inner)), prim("floormod", e, index(inner)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,30 +97,17 @@ def transformed(fresh: Fresh, grid: Grid, cover: Cover, target: str, pitch: int,
     tile, statements = locate(fresh, grid, add(start, number))
     (ys, y_inside), (xs, x_inside) = (
         _along(fresh, grid, cover, axis, place, statements) for axis, place in enumerate((tile.down, tile.across)))
-    reach = len(cover.matrix)
+    channel, reach = Axis(fresh("c")), len(cover.matrix)
+    lets, bind = binder(fresh)
 
-    def channel_loop(predicated: bool) -> Stmt:
-        channel = Axis(fresh("c"))
-        lets, bind = binder(fresh)
+    def element(i: int, j: int) -> Expr:
+        inside = [e for e in (y_inside[i], x_inside[j]) if e is not None]
+        return cover.read((tile.image, ys[i], xs[j], channel), both(inside) if inside else None)
 
-        def element(i: int, j: int) -> Expr:
-            inside = [e for e in (y_inside[i], x_inside[j]) if e is not None and predicated]
-            return cover.read((tile.image, ys[i], xs[j], channel), both(inside) if inside else None)
-
-        for a, row in enumerate(sandwich(cover.matrix, element, bind)):
-            lets += [Store(target, (index(a * reach + b), add(times(number, pitch), channel)), value)
-                     for b, value in enumerate(row)]
-        return loop(channel, cover.channels, *lets)
-
-    edges = [e for e in (y_inside[0], y_inside[-1], x_inside[0], x_inside[-1]) if e is not None]
-    if not edges:
-        statements.append(channel_loop(False))
-    elif grid.down < 3 or grid.across < 3:  # hardly a tile lies inside
-        statements.append(channel_loop(True))
-    else:
-        inside = Let(fresh("inside"), both(edges))
-        statements += [inside, If(Var(inside.name, inside.value.dtype), (channel_loop(False),), (channel_loop(True),))]
-    return For(number.name, rows, tuple(statements), True)
+    for a, row in enumerate(sandwich(cover.matrix, element, bind)):
+        lets += [Store(target, (index(a * reach + b), add(times(number, pitch), channel)), value)
+                 for b, value in enumerate(row)]
+    return For(number.name, rows, (*statements, loop(channel, cover.channels, *lets)), True)
 
 
 def _along(fresh: Fresh, grid: Grid, cover: Cover, axis: int, tile: Expr,
@@ -115,13 +115,15 @@ def _along(fresh: Fresh, grid: Grid, cover: Cover, axis: int, tile: Expr,
     """Return, along one axis, the positions that a tile covers, and which of them are inside of the array (None:
     always).  What is named on the way is added to `statements`."""
     before, tiles, size = cover.before[axis], (grid.down, grid.across)[axis], cover.size[axis]
-    first = Let(fresh("at"), add(times(tile, grid.side), index(-before)))
-    statements.append(first)
+    first = add(times(tile, grid.side), index(-before))
+    if not isinstance(first, Const):
+        statements.append(let := Let(fresh("at"), first))
+        first = Var(let.name, int64)
     places: list[Expr] = []
     inside: list[Expr | None] = []
     last = (tiles - 1) * grid.side - before
     for i in range(len(cover.matrix[0])):
-        place = add(Var(first.name, int64), index(i))
+        place = add(first, index(i))
         conditions = ([prim("le", index(0), place)] if i < before else []) + (
             [prim("lt", place, index(size))] if last + i >= size else [])
         places.append(place)
@@ -156,13 +158,18 @@ def loop(axis: Axis, extent: Size, *body: Stmt) -> For:
 
 def add(a: Expr, b: Expr) -> Expr:
     """Return a + b."""
-    zero = index(0)
-    return b if a == zero else a if b == zero else prim("add", a, b)
+    match a, b:
+        case Const(value=x), Const(value=y):
+            return index(int(x + y))
+        case (Const(value=0), rest) | (rest, Const(value=0)):
+            return rest
+        case _:
+            return prim("add", a, b)
 
 
 def times(a: Expr, n: int) -> Expr:
     """Return a * n."""
-    return prim("mul", a, index(n))
+    return index(int(a.value) * n) if isinstance(a, Const) else prim("mul", a, index(n))
 
 
 def both(conditions: Sequence[Expr]) -> Expr:
@@ -171,6 +178,19 @@ def both(conditions: Sequence[Expr]) -> Expr:
     for c in conditions[1:]:
         total = prim("and", total, c)
     return total
+
+
+def windows_of(x: np.ndarray[Any, Any], transform: Transform, size: tuple[int, int], before: Sequence[int],
+               reach: int = 0) -> np.ndarray[Any, Any]:
+    """Return what the tiles of an output of `size` cover of the images x, as [tile, channel, row, column], for NumPy;
+    `reach` elements along each axis (0: the transform's), zeros outside of x."""
+    side, reach = transform.tile, reach or transform.reach
+    down, across = (-(-n // side) for n in size)
+    padded = np.zeros((x.shape[0], down * side + reach - side, across * side + reach - side, x.shape[3]), x.dtype)
+    rows, columns = (min(x.shape[1 + a], padded.shape[1 + a] - before[a]) for a in (0, 1))
+    padded[:, before[0]:before[0] + rows, before[1]:before[1] + columns] = x[:, :rows, :columns]
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (reach, reach), (1, 2))[:, ::side, ::side]
+    return windows.reshape(-1, *windows.shape[3:])
 
 
 def floats(matrix: Matrix) -> np.ndarray[Any, Any]:

@@ -141,6 +141,8 @@ def close(got: Array, want: Array, dtype: DType, ulp: float) -> None:
     assert fine.all(), (got[~fine], want[~fine])
 
 
+KNOWN_SIZES = ("WinogradFilterGradient",)
+"""Ops that a pass puts in place where all sizes but the batch are known."""
 LOWERED = [op for op in TENSOR_OPS if isinstance(op.lower, (Pointwise, RoutineBody))]
 
 
@@ -148,7 +150,7 @@ LOWERED = [op for op in TENSOR_OPS if isinstance(op.lower, (Pointwise, RoutineBo
 @pytest.mark.parametrize("form", ["numbers", "symbols"])
 def test_kernel_equals_the_reference(op: Op, form: str) -> None:
     for number, sample in enumerate(op.samples()):
-        types, sizes = symbolic(sample) if form == "symbols" else (sample.types, {})
+        types, sizes = symbolic(sample) if form == "symbols" and op.name not in KNOWN_SIZES else (sample.types, {})
         kernel, out, attrs = kernel_of(op, sample, types, list(sizes))
         arrays = draw(sample, generator(op.name, number), special=True)
         known = TensorType(out.dtype, tuple(dim.evaluate(n, sizes) for n in out.shape))

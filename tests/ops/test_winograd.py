@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 
 import graphc as tf
+from graphc import compiler
 from graphc.dtypes import float32
 from graphc.ir import dim, infer
 from graphc.ir.evaluate import evaluate
 from graphc.ir.function import Builder, Function, SymbolSource, Value
 from graphc.ir.types import TensorType
+from graphc.kernel.verify import verify
 from graphc.ops.base import lookup
 from graphc.options import Options
 from graphc.passes.convolution import choose_convolutions
+from tests.backends.llvm_native import runnable
 from tests.ops.cases import Array
 from tests.ops.compiled import BACKENDS, Compiled
 
@@ -40,13 +43,14 @@ def function_of(builder: Builder, feeds: tuple[Value, ...], *fetches: Value, bat
 
 
 def convolution(n: object, size: tuple[int, int], channels: int, outputs: int, **attrs: object) -> Function:
-    """Conv2D, and its input gradient of the result."""
+    """Conv2D, and its gradients for input and filters of the result."""
     x, w = feed(n, *size, channels), feed(3, 3, channels, outputs)
     builder = Builder(infer.types)
     attrs = {**SAME, **attrs}
     y = builder.add(lookup("Conv2D"), (x, w), attrs, ("forward",)).output
     back = builder.add(lookup("Conv2DBackpropInput"), (w, y), {**attrs, "input_sizes": x.tensor.shape}, ("back",))
-    return function_of(builder, (x, w), y, back.output, batch=None if isinstance(n, int) else str(n))
+    last = builder.add(lookup("Conv2DBackpropFilter"), (x, y), {**attrs, "filter_sizes": w.tensor.shape}, ("last",))
+    return function_of(builder, (x, w), y, back.output, last.output, batch=None if isinstance(n, int) else str(n))
 
 
 def drawn(function: Function, seed: int, n: int = 0) -> list[Array]:
@@ -57,14 +61,13 @@ def drawn(function: Function, seed: int, n: int = 0) -> list[Array]:
 def off(got: Array, want: Array) -> float:
     """The largest error in units of the largest element."""
     assert got.shape == want.shape and not np.isnan(got).any()
-    if not want.size:
-        return 0.0
-    return float(np.abs(got - want.astype(np.float64)).max() / np.abs(want).max())
+    largest = float(np.abs(want).max(initial=0.0))
+    return float(np.abs(got - want.astype(np.float64)).max(initial=0.0)) / (largest or 1.0)
 
 
-def uses_winograd(function: Function, options: Options, count: int) -> bool:
-    chosen = choose_convolutions(function, options)
-    return sum(n.op.name == "WinogradConvolution" for n in chosen.nodes) == count
+def uses_winograd(function: Function, options: Options) -> bool:
+    names = [n.op.name for n in choose_convolutions(function, options).nodes]
+    return names.count("WinogradConvolution") == 2 and names.count("WinogradFilterGradient") == 1
 
 
 CASES = (
@@ -78,13 +81,25 @@ CASES = (
 @pytest.mark.parametrize(("backend", "algorithm", "cases"), [
     ("llvm_cpu", "winograd2", CASES), ("llvm_cpu", "winograd4", CASES), ("interp", "winograd2", CASES),
     ("interp", "winograd4", CASES), ("numba_cpu", "winograd2", CASES[1:2])])  # numba takes long to compile them
-def test_forward_and_input_gradient(backend: str, algorithm: str, cases: Sequence[Any]) -> None:
+def test_forward_and_gradients(backend: str, algorithm: str, cases: Sequence[Any]) -> None:
     for number, (n, size, channels, outputs, attrs) in enumerate(cases):
         function = convolution(n, size, channels, outputs, **attrs)
-        assert uses_winograd(function, Options(convolution=algorithm), 2)
+        assert uses_winograd(function, Options(convolution=algorithm))
         feeds = drawn(function, 10 * number)
         got, want = Compiled(function, backend, convolution=algorithm)(feeds), evaluate(function, feeds)[0]
-        assert off(got[0], want[0]) < BOUND[algorithm] and off(got[1], want[1]) < 2 * BOUND[algorithm], attrs
+        assert off(got[0], want[0]) < BOUND[algorithm], attrs
+        assert max(off(a, b) for a, b in zip(got[1:], want[1:], strict=True)) < 2 * BOUND[algorithm], attrs
+
+
+@pytest.mark.parametrize("algorithm", BOUND)
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (3, 4), (9, 14)])
+@pytest.mark.parametrize("n", [1, 3, dim.symbol("N")])
+def test_kernels_keep_their_promises(n: object, size: tuple[int, int], algorithm: str) -> None:
+    """Tiles store apart, whatever of image, row and column there is one of alone."""
+    for outputs in (5, 150):
+        function = convolution(n, size, 3, outputs)
+        for kernel in compiler.make_plan(function, Options(convolution=algorithm)).kernels:
+            verify(kernel)
 
 
 @pytest.mark.parametrize(("algorithm", "channels"), [("winograd2", 512), ("winograd4", 64), ("winograd4", 512)])
@@ -92,9 +107,33 @@ def test_exactness_holds_for_many_channels(algorithm: str, channels: int) -> Non
     """F(2x2, 3x3) is as exact as the direct form."""
     function = convolution(1, (12, 12), channels, 64)
     feeds = drawn(function, channels)
+    function = function.replace(fetches=function.fetches[:1], fetch_names=("y",))
     want = evaluate(function, feeds)[0][0]
     got = Compiled(function, "llvm_cpu", convolution=algorithm)(feeds)[0]
     assert 0 < off(got, want) < BOUND[algorithm]
+
+
+@pytest.mark.parametrize("algorithm", BOUND)
+def test_exactness_of_filter_gradients_of_many_images(algorithm: str) -> None:
+    x, dy, builder = feed(48, 16, 16, 16), feed(48, 16, 16, 24), Builder(infer.types)
+    attrs = {**SAME, "filter_sizes": (3, 3, 16, 24)}
+    function = function_of(builder, (x, dy), builder.add(lookup("Conv2DBackpropFilter"), (x, dy), attrs, ("w",)).output)
+    function = function.replace(nodes=tuple(builder.nodes))
+    feeds = drawn(function, 77)
+    want = evaluate(function, feeds)[0][0]
+    got = Compiled(function, "llvm_cpu", convolution=algorithm)(feeds)[0]
+    assert 0 < off(got, want) < BOUND[algorithm]
+
+
+@pytest.mark.parametrize("target", ["x86-64-v2", "x86-64-v3", "x86-64-v4"])
+def test_other_processors(target: str) -> None:
+    """With vectors of other widths, and without masks or fused multiply-adds."""
+    if target not in runnable():
+        pytest.skip(f"this machine does not run {target}")
+    function = convolution(2, (9, 6), 21, 20)
+    feeds = drawn(function, 1)
+    got = Compiled(function, "llvm_cpu", convolution="winograd4", target=target)(feeds)
+    assert max(off(a, b) for a, b in zip(got, evaluate(function, feeds)[0], strict=True)) < 2 * BOUND["winograd4"]
 
 
 @pytest.mark.parametrize("algorithm", BOUND)

@@ -2,14 +2,15 @@
 
 Owns the code of such a Contract, with a register tile of its own.  Works on a Renderer.  What contract.py does for a
 product that is a kernel's whole work (packing, blocking, an epilogue) the stages around this one do here, so nothing is
-left but the tiles: a and the sums lie in scratch, row by row; b in strips of columns, each of which is contiguous.
+left but the tiles: a and the sums lie in scratch; b in strips of columns, each of which is contiguous.  The sums take
+the place of what was there, or are added to it, where blocks follow each other in a loop.
 
     for each batch                                          a point of a transform
       for each pair of vectors of columns                   one strip of b, or two side by side, stay in the first cache
         for each panel of rows                              read where they lie; the last panel may be low
           for each k: broadcast a[row, k], multiply with b[k, columns]
 
-Invariants: all strides are known when compiling, extents of batch, rows and strips need not be; the last panel may take
+Invariants: all strides are known when compiling, extents need not be but for a strip's; the last panel may take
 rows that the product does not have, whose sums are never read, but none beyond the scratch; the terms of every sum are
 added in the order of k.
 """
@@ -23,7 +24,8 @@ from graphc.backends.llvm_cpu.builder import Builder, Module, Value
 from graphc.errors import BackendError
 from graphc.ir.dim import Size
 from graphc.kernel import walk
-from graphc.kernel.ir import Contract, Expr, Load, Store, Var
+from graphc.kernel.ir import Contract, Load, Store, Var
+from graphc.kernel.primitives import prim
 
 if TYPE_CHECKING:
     from graphc.backends.llvm_cpu.render import Context, Renderer
@@ -35,11 +37,11 @@ _ELEMENTS = {dtypes.float32: "float", dtypes.float64: "double"}
 class _Form:
     """The strides of such a product, in elements: of a per row and k (a_row, a_k), of b per k and strip (b_k, b_strip),
     of the sums per row and strip (c_row, c_strip); of each per batch.  strip: columns that are contiguous.  room: rows
-    that scratch has."""
+    that scratch has.  adds: the sums are added to what is there."""
 
     element: str
     strip: int
-    depth: int
+    adds: bool
     a_batch: int
     a_row: int
     a_k: int
@@ -84,12 +86,13 @@ def emit(r: Renderer, statement: Contract, context: Context) -> None:
     batches = r.scalar(statement.batch[0][1], context) if statement.batch else b.i64(1)
     rows = r.scalar(statement.m[0][1], context)
     strips = r.scalar(statement.n[0][1], context) if len(statement.n) == 2 else b.i64(1)
+    depth = r.scalar(statement.k[0][1], context)
 
     def panels(start: list[Value], strip: Value, tile: _Tile, column: int = 0) -> None:
         left, right, sums = start
         right = b.at(right, strip * form.b_strip + column, form.element)
         sums = b.at(sums, strip * form.c_strip + column, form.element)
-        _rows(b, form, tile, rows, left, right, sums)
+        _rows(b, form, tile, rows, depth, left, right, sums)
 
     with b.loop(b.i64(0), batches) as batch:
         start = [b.at(p, batch.index * step, form.element)
@@ -114,14 +117,16 @@ def _height(b: Builder, vectors: int) -> int:
     return (12 if b.target.registers >= 32 else 6) * (2 // vectors)
 
 
-def _rows(b: Builder, form: _Form, tile: _Tile, rows: Value, left: Value, right: Value, sums: Value) -> None:
+def _rows(b: Builder, form: _Form, tile: _Tile, rows: Value, depth: Value, left: Value, right: Value,
+          sums: Value) -> None:
     """Build the loops over panels of rows: full ones, then low ones of two thirds, which give every number of thirds
     but one (as tiling.panels_of).  A panel that would leave the scratch begins earlier."""
     unit, low = tile.rows // 3, tile.rows // 3 * 2
 
     def multiply(first: Value, height: int) -> None:
         function = _product(b.module, form, replace(tile, rows=height))
-        operands = (b.at(left, first * form.a_row, form.element), right, b.at(sums, first * form.c_row, form.element))
+        operands = (b.at(left, first * form.a_row, form.element), right, b.at(sums, first * form.c_row, form.element),
+                    depth)
         b.line(f"call void @{function}({', '.join(v.typed for v in operands)})")
 
     units = b.binary("udiv", rows + (unit - 1), unit)
@@ -140,16 +145,19 @@ def _rows(b: Builder, form: _Form, tile: _Tile, rows: Value, left: Value, right:
 def _product(module: Module, form: _Form, tile: _Tile) -> str:
     """Define the function of a register tile, once per module, and return its name.
 
-    void f(ptr a, ptr b, ptr c): c[i, j] = sum over k < depth of a(i, k) * b(k, j).
+    void f(ptr a, ptr b, ptr c, i64 depth): c[i, j] = (adds ? c[i, j] : 0) + sum over k < depth of a(i, k) * b(k, j).
     """
     name = "_".join(map(str, ("block", *astuple(tile), *astuple(form))))
     if name in module.functions:
         return name
-    b = Builder(module, name, [("a", "ptr", 1), ("b", "ptr", 1), ("c", "ptr", 1)],
+    b = Builder(module, name, [("a", "ptr", 1), ("b", "ptr", 1), ("c", "ptr", 1), ("depth", "i64", 1)],
                 attributes="nounwind noinline", linkage="internal")
-    panel, source, result = b.parameters
+    panel, source, result, depth = b.parameters
+    places = [b.at(result, b.i64(i * form.c_row + j * tile.step(form.c_strip)), form.element)
+              for i in range(tile.rows) for j in range(tile.vectors)]
     zero = b.const(0, form.element, tile.lanes)
-    with b.loop(b.i64(0), b.i64(form.depth), carried=[panel, source, *[zero] * (tile.rows * tile.vectors)]) as loop:
+    before = [b.load(place, form.element, tile.lanes) if form.adds else zero for place in places]
+    with b.loop(b.i64(0), depth, carried=[panel, source, *before]) as loop:
         a, row, *sums = loop.carried
         right = [b.load(b.at(row, b.i64(j * tile.step(form.b_strip)), form.element), form.element, tile.lanes)
                  for j in range(tile.vectors)]
@@ -158,10 +166,8 @@ def _product(module: Module, form: _Form, tile: _Tile) -> str:
             for j in range(tile.vectors):
                 sums[i * tile.vectors + j] = b.fma(left, right[j], sums[i * tile.vectors + j])
         loop.next = [b.at(a, b.i64(form.a_k), form.element), b.at(row, b.i64(form.b_k), form.element), *sums]
-    for i in range(tile.rows):
-        for j in range(tile.vectors):
-            at = i * form.c_row + j * tile.step(form.c_strip)
-            b.store(loop.results[2 + i * tile.vectors + j], b.at(result, b.i64(at), form.element))
+    for place, value in zip(places, loop.results[2:], strict=True):
+        b.store(value, place)
     b.ret()
     b.finish()
     return name
@@ -184,30 +190,28 @@ def _form(r: Renderer, s: Contract) -> _Form:
             raise refuse(f"{load.buffer} has no known stride along {axis}")
         return found
 
-    def known(extent: Expr) -> int:
-        found = walk.as_size(extent)
-        if not isinstance(found, int):
-            raise refuse("the extents of its depth and of a strip must be known")
-        return found
-
     if s.acc_dtype not in _ELEMENTS or len(s.m) != 1 or len(s.k) != 1 or len(s.batch) > 1 or not 1 <= len(s.n) <= 2:
         raise refuse("it has one axis of rows, one of depth, and at most one batch axis, in float32 or float64")
     a, b, (store, *others) = s.a, s.b, s.body
     if not isinstance(a, Load) or not isinstance(b, Load) or not isinstance(store, Store) or others:
         raise refuse("it stores sums of products of loads")
-    if store.value != Var(s.acc, s.acc_dtype) or any(x.predicate is not None for x in (a, b, store)):
-        raise refuse("it stores sums as they are, and no load or store has a predicate")
+    acc = Var(s.acc, s.acc_dtype)
+    adds = store.value == prim("add", Load(store.buffer, store.index, s.acc_dtype), acc)
+    if (store.value != acc and not adds) or any(x.predicate is not None for x in (a, b, store)):
+        raise refuse("it stores sums, or adds them to what is there, and no load or store has a predicate")
     row, k, lane = s.m[0][0], s.k[0][0], s.n[-1][0]
     strip_axis = s.n[0][0] if len(s.n) == 2 else None
     batch = s.batch[0][0] if s.batch else None
-    strip = known(s.n[-1][1])
+    strip, extent = walk.as_size(s.n[-1][1]), walk.as_size(s.m[0][1])
     contiguous = [stride(x, lane) for x in (b, store)] == [1, 1] and stride(a, lane) == 0
-    if not contiguous or strip & (strip - 1) or strip < 2 or (strip_axis is not None and stride(a, strip_axis)):
+    if not isinstance(strip, int) or not contiguous or strip & (strip - 1) or strip < 2 or (
+            strip_axis is not None and stride(a, strip_axis)):
         raise refuse("columns lie in strips of a power of two, which b and the sums have alike")
-    room = min(_room(x, shapes[x.buffer][1], row) for x in (a, store))
-    if room < _height(r.b, 1):
-        raise refuse(f"scratch has {_height(r.b, 1)} rows or more")
-    return _Form(_ELEMENTS[s.acc_dtype], strip, known(s.k[0][1]), stride(a, batch), stride(a, row), stride(a, k),
+    room, tallest = min(_room(x, shapes[x.buffer][1], row) for x in (a, store)), _height(r.b, 1)
+    least = -(-extent // (tallest // 3)) * (tallest // 3) if isinstance(extent, int) else tallest
+    if room < least:
+        raise refuse(f"scratch has {least} rows or more")
+    return _Form(_ELEMENTS[s.acc_dtype], strip, adds, stride(a, batch), stride(a, row), stride(a, k),
                  stride(b, batch), stride(b, k), stride(b, strip_axis), stride(store, batch), stride(store, row),
                  stride(store, strip_axis), room)
 

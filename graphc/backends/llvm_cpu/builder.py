@@ -60,6 +60,7 @@ class Builder:
         self._count = 0
         self._blocks = 0
         self._splats: dict[tuple[str, int], Value] = {}
+        self._known: dict[tuple[str, str, str, str], Value] = {}
         self.block = "start"
         self._dummy: Value | None = None
 
@@ -153,7 +154,12 @@ class Builder:
             folded = self._fold(op, x, y)
             if folded is not None:
                 return folded
-        return self.emit(f"{op} {x.typed}, {y.text}", x.element, x.lanes)
+        if x.lanes > 1 or x.element != "i64":
+            return self.emit(f"{op} {x.typed}, {y.text}", x.element, x.lanes)
+        key = self.block, op, x.text, y.text  # indices are computed again and again: once in a block is enough
+        if key not in self._known:
+            self._known[key] = self.emit(f"{op} {x.typed}, {y.text}", x.element)
+        return self._known[key]
 
     def _fold(self, op: str, x: Value, y: Value) -> Value | None:
         a, c = x.constant, y.constant

@@ -136,6 +136,7 @@ class Renderer:
         self._has_random = any(isinstance(e, Random) for e in walk.all_expressions(kernel.body))
         self._written = {s.buffer for s in walk.stores(kernel.body)}
         self._status: Value | None = None
+        self._spare: Value | None = None
         self.buffers: dict[str, Buffer] = {}
         with builder.entry():
             for i, p in enumerate(kernel.params):
@@ -370,8 +371,13 @@ class Renderer:
         if isinstance(place, Linear) and place.step.constant in (1, -1):
             if place.step.constant == 1:
                 address = b.at(buffer.pointer, place.base, element)
-                result = b.load(address, element, context.lanes) if mask is None \
-                    else b.masked_load(address, element, mask, other)
+                if mask is None:
+                    result = b.load(address, element, context.lanes)
+                elif predicate is not None and predicate.lanes == 1 and context.mask is None and \
+                        not b.masks_in_hardware(element):
+                    result = self._load_all_or_none(address, element, context.lanes, predicate, other)
+                else:
+                    result = b.masked_load(address, element, mask, other)
             else:
                 address = b.at(buffer.pointer, place.base - (context.lanes - 1), element)
                 backwards = range(context.lanes - 1, -1, -1)
@@ -386,6 +392,16 @@ class Renderer:
             addresses = b.at(buffer.pointer, self.value(place, context), element)
             result = b.gather(addresses, element, mask, other)
         return result.ne(0) if buffer.dtype.is_bool else result
+
+    def _load_all_or_none(self, address: Value, element: str, lanes: int, predicate: Value,
+                          other: Value | None) -> Value:
+        """Return the elements from `address` on, `other` where a predicate that all lanes share does not hold: then
+        spare memory is read, which is cheaper than lane by lane where the target has no masks."""
+        b = self.b
+        if self._spare is None:
+            self._spare = b.alloca("i8", count=256, align=64)  # the widest vectors of a loop
+        value = b.load(b.select(predicate, address, self._spare), element, lanes)
+        return b.select(predicate, value, b.const(0, element) if other is None else other)
 
     def _load_uniform(self, buffer: Buffer, place: Value, context: Context, predicate: Value | None,
                       other: Value | None) -> Value:
