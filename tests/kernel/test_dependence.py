@@ -150,3 +150,18 @@ def test_proofs_are_sound(seed: int) -> None:
         written = {t: set(cells(first, t)) for t in range(outer)}
         touched = {t: written[t] | set(cells(second, t)) for t in range(outer)}
         assert all(not written[t] & touched[u] for t in range(outer) for u in range(outer) if t != u)
+
+
+@pytest.mark.parametrize(("phases", "expected"), [(2, True), (3, False)])
+def test_phases_of_a_strided_axis_are_apart(phases: int, expected: bool) -> None:
+    """Positions j * 2 + i are those of phase i, whatever the extent of j, where there are two phases."""
+    body = for_j(put(prim("add", times(j, index(2)), i)))
+    assert independent(For("i", index(phases), (body,))) == expected
+
+
+@pytest.mark.parametrize(("length", "expected"), [(4, True), (5, False)])
+def test_the_last_part_may_be_shorter(length: int, expected: bool) -> None:
+    """Parts of at most `length`, four apart."""
+    rest = Let("v", prim("min", index(length), prim("sub", size(M), times(i, index(4)))))
+    part = For("j", v, (put(prim("add", times(i, index(4)), j)),))
+    assert independent(For("i", size(N), (rest, part))) == expected

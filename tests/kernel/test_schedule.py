@@ -3,11 +3,12 @@ from __future__ import annotations
 
 import pytest
 
-from graphc.dtypes import bool_, float16, float32, float64, int8
+from graphc.dtypes import bool_, float16, float32, float64, int8, int64
 from graphc.ir import dim
 from graphc.ir.dim import symbol
 from graphc.kernel import walk
-from graphc.kernel.ir import For
+from graphc.kernel.ir import Axis, For, Kernel, Let, Load, Param, Reduce, Store, Var, index, size
+from graphc.kernel.primitives import prim
 from graphc.kernel.schedule import LoopPlan, Schedule, schedule
 from graphc.kernel.target import NAMED, Target, named
 from tests.backends.kernels import SAMPLES
@@ -44,6 +45,20 @@ def test_targets_from_features() -> None:
 ])
 def test_vector_axis(name: str, lanes: list[int]) -> None:
     assert [p.lanes for p in of(name).loops] == lanes
+
+
+def test_parts_of_a_length_known_at_run_time_leave_the_lanes_to_the_columns() -> None:
+    """Columns summed in parts, the last of them shorter: a gather along the part would be read from as many rows."""
+    n0, x = symbol("n0"), ("x", float32, (symbol("n0"), 64))
+    part, column, row = Axis("p"), Axis("i"), Axis("r")
+    length = prim("min", index(8), prim("sub", size(n0), prim("mul", part, index(8))))
+    at = prim("add", prim("mul", part, index(8)), row)
+    total = Reduce(("s",), ("sum",), "r", Var("t", int64), (), (Load("x", (at, column), float32),))
+    body = (For("p", size(dim.ceildiv(n0, 8)), (
+        Let("t", length),
+        For("i", index(64), (total, Store("y", (part, column), Var("s", float32))), True)), True),)
+    kernel = Kernel("k", (Param(*x, "in"), Param("y", float32, (dim.ceildiv(n0, 8), 64), "out")), ("n0",), body)
+    assert [p.lanes for p in schedule(kernel, WIDE).loops] == [1, 64, 1]
 
 
 def test_partial_states_hide_latency() -> None:
