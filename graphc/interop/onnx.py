@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from graphc.dsl.signature import Signature
-from graphc.dtypes import bfloat16, float32_to_bfloat16
+from graphc.dtypes import bfloat16, bool_, float32_to_bfloat16
 from graphc.errors import GraphcError, GraphError, InternalError, report
 from graphc.graph.graph import Graph
 from graphc.interop.onnx_builder import ELEMENT, OPSET, Applied, OnnxBuilder, Ref, Refused
@@ -24,14 +24,15 @@ from graphc.interop.onnx_table import REASONS, ROWS
 from graphc.interop.tensorboard import MissingPackage
 from graphc.ir import infer
 from graphc.ir.dim import Size, substitute, symbol
-from graphc.ir.function import Builder, Function, Node, Value
+from graphc.ir.function import Builder, Function, Node, Value, rewrite
 from graphc.ir.types import Shape, TensorType
 from graphc.model import Model
-from graphc.ops.base import Kind
+from graphc.ops.base import Kind, lookup
 from graphc.options import Options
 from graphc.passes.decompose import expand
 from graphc.passes.extract import extract
-from graphc.passes.pipeline import CANONICAL, CSE, FOLD, PRUNE, Pipeline, Repeat
+from graphc.passes.patterns import number
+from graphc.passes.pipeline import ALGEBRA, CANONICAL, CSE, FOLD, PRUNE, Pipeline, Repeat
 
 Array = np.ndarray[Any, Any]
 Source: TypeAlias = Model | tuple[Graph, Signature, Mapping[str, Array]]
@@ -89,7 +90,7 @@ def export_function(function: Function, values: Mapping[str, Array], name: str =
     Raises NotExportable, MissingPackage.
     """
     onnx = _package()
-    function = Pipeline(Options(numerics="strict")).run(function, (PRUNE, Repeat((CANONICAL, FOLD, CSE, PRUNE))))
+    function = _simplified(function)
     said = _Translation(function, values, lambda operator: onnx.defs.get_schema(operator, OPSET, ""))
     said.run()
     if said.problems:
@@ -108,6 +109,33 @@ def _package() -> Any:
     except ImportError as error:
         raise MissingPackage(f"ONNX files need the package onnx ({error}): pip install 'graphc[onnx]'") from None
     return onnx
+
+
+def _simplified(function: Function) -> Function:
+    """The function after passes that keep every bit, without what only a training run needs."""
+    pipeline = Pipeline(Options(numerics="strict"))
+    exact = Repeat((CANONICAL, ALGEBRA, FOLD, CSE, PRUNE))
+    return pipeline.run(_without_chance(pipeline.run(function, (PRUNE, exact))), (exact,))
+
+
+def _without_chance(function: Function) -> Function:
+    """The function without random numbers that decide nothing: dropout that keeps everything (u < 1 for u in [0, 1)).
+
+    Counters of random ops stay as they are: another runtime has none.
+    """
+    def rule(node: Node, inputs: tuple[Value, ...], builder: Builder) -> tuple[Value, ...] | None:
+        if node.op.name != "Less" or inputs[0].producer is None or inputs[0].producer.op.name != "RandomUniform":
+            return None
+        limit = number(inputs[1])
+        if limit is None or limit < 1:
+            return None
+        always = {"value": np.array(True), "dtype": bool_}
+        scalar = builder.add(lookup("Const"), (), always, node.origin).output
+        return builder.add(lookup("BroadcastTo"), (scalar,), {"shape": node.output.tensor.shape}, node.origin).outputs
+
+    chance = {v for node in function.nodes if node.op.kind is Kind.RANDOM for v in node.outputs[-1:]}
+    updates = tuple(s if u in chance else u for s, u in zip(function.states, function.updates, strict=True))
+    return rewrite(function.replace(updates=updates), Builder(infer.types), rule)
 
 
 def _told(problems: Sequence[_Problem], lines: Mapping[str, str]) -> str:

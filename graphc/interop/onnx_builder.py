@@ -37,7 +37,7 @@ _NAMED = {name: dtype for dtype, (_, name) in ELEMENT.items()}
 
 WIDER: Mapping[DType, tuple[DType, ...]] = {
     dtypes.bool_: (uint8, int32), dtypes.int8: (int32,), dtypes.int16: (int32,), dtypes.uint8: (int32,),
-    dtypes.uint16: (int32,), dtypes.uint32: (int64,), dtypes.int32: (int64,), dtypes.float16: (float32,),
+    dtypes.uint16: (int32, dtypes.uint32), dtypes.uint32: (int64,), dtypes.int32: (int64,), dtypes.float16: (float32,),
     dtypes.bfloat16: (float32,)}
 """Element types that hold all values of another, so that computing in them and casting back changes nothing."""
 MODULAR = frozenset(("Where", "ReduceSum", "ReduceProd", "CumSum", "Einsum", "ScatterND"))
@@ -51,7 +51,7 @@ LACKS: Mapping[str, frozenset[str]] = {
     "Max": _NARROW, "Min": _NARROW, "Clip": _NARROW, "Pad": _NARROW, "Where": _NARROW | {"bool", "uint64"},
     "ReduceSum": _WIDE, "ReduceProd": _WIDE, "ReduceMax": _WIDE, "ReduceMin": _WIDE, "CumSum": _WIDE,
     "ArgMax": _NARROW | _WIDE, "ArgMin": _NARROW | _WIDE, "Einsum": _NARROW | _WIDE | {"int8", "uint8"},
-    "BitShift": _NARROW, "Resize": _NARROW | _WIDE | {"bool"}, "SpaceToDepth": _NARROW | _WIDE | {"bool", "int32"},
+    "ScatterND": frozenset(("float16",)), "BitShift": _NARROW, "Resize": _NARROW | _WIDE | {"bool"},
 }
 """Element types that an operator may take but onnxruntime's CPU has no kernel for: computed in wider ones too."""
 MOVES = frozenset(("Cast", "Reshape", "Transpose", "Concat", "Slice", "Split", "Gather", "GatherND", "Identity", "Shape",

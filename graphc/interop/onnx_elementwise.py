@@ -189,6 +189,11 @@ def _selu(a: Applied) -> Ref:
     return a("Selu", a.x, alpha=SELU_SCALE_ALPHA / SELU_SCALE, gamma=SELU_SCALE)
 
 
+def negated(a: Applied, x: Ref) -> Ref:
+    """Return -x; of unsigned integers, which ONNX does not negate, from 0."""
+    return a("Sub", a.number(0, x.dtype), x) if x.dtype.is_unsigned else a("Neg", x)
+
+
 # -- bits -------------------------------------------------------------------------------------------------------------
 
 _UNSIGNED: Mapping[DType, DType] = {dtypes.int8: dtypes.uint8, dtypes.int16: dtypes.uint16, dtypes.int32: dtypes.uint32,
@@ -264,7 +269,7 @@ ROWS: Mapping[str, Row] = {
     "BitwiseAnd": _as("BitwiseAnd"), "BitwiseOr": _as("BitwiseOr"), "BitwiseXor": _as("BitwiseXor"), "Invert": _invert,
     "LeftShift": lambda a: _shift(a, "LEFT"), "RightShift": lambda a: _shift(a, "RIGHT"),
     # of one input
-    "Neg": _as("Neg"), "Abs": _as("Abs"), "Sign": _as("Sign"), "Square": lambda a: a("Mul", a.x, a.x),
+    "Neg": lambda a: negated(a, a.x), "Abs": _as("Abs"), "Sign": _as("Sign"), "Square": lambda a: a("Mul", a.x, a.x),
     "Sqrt": _as("Sqrt"), "Rsqrt": lambda a: a("Reciprocal", a("Sqrt", a.x)), "Reciprocal": _as("Reciprocal"),
     "Exp": _as("Exp"), "Expm1": _expm1, "Log": _as("Log"), "Log1p": _log1p, "Sigmoid": _as("Sigmoid"),
     "Sin": _as("Sin"), "Cos": _as("Cos"), "Tan": _as("Tan"), "Asin": _as("Asin"), "Acos": _as("Acos"),

@@ -12,6 +12,7 @@ import numpy as np
 
 from graphc.dtypes import bool_, float32, float64, int64
 from graphc.interop.onnx_builder import Applied, Ref, Refused, Row, elements, known
+from graphc.interop.onnx_elementwise import negated
 from graphc.ir.dim import Size, maximum, minimum
 from graphc.ir.types import Shape
 from graphc.ops.base import Call, lookup
@@ -181,7 +182,8 @@ def _patches(a: Applied) -> Ref:
     counts, steps = tuple(w.count for w in windows), tuple(w.stride for w in windows)
     taps = [_sliced(a, x, shape, tuple(t * w.dilation for t, w in zip(tap, windows, strict=True)), counts, steps)
             for tap in every_tap(windows)]
-    return taps[0] if len(taps) == 1 else a("Concat", *taps, axis=len(shape) - 1)
+    joined = taps[0] if len(taps) == 1 else a("Concat", *taps, axis=len(shape) - 1)
+    return a.to.reshaped(joined, (*counts[:-1], counts[-1] * len(taps)), a.out.shape)
 
 
 # -- made from nothing ------------------------------------------------------------------------------------------------
@@ -355,7 +357,7 @@ def _resize(method: str) -> Row:
         half, align = a.attrs["half_pixel_centers"], a.attrs["align_corners"]
         mode = "align_corners" if align else "half_pixel" if half else "asymmetric"
         nearest = {"nearest_mode": "round_prefer_ceil" if align or half else "floor"} if method == "nearest" else {}
-        x = a.to.transposed(a.x, (0, 3, 1, 2))
+        x = a.to.transposed(a.to.cast(a.x, a.out.dtype), (0, 3, 1, 2))
         n, height, width, channels = a.out.shape
         sizes = a.to.sizes((n, channels, height, width))
         resized = a("Resize", x, None, None, sizes, mode=method, coordinate_transformation_mode=mode, **nearest)
@@ -397,7 +399,7 @@ ROWS: Mapping[str, Row] = {
     "GatherV2": _gather, "GatherNd": _gather_nd, "ScatterNd": _scatter_nd,
     "TensorScatterUpdate": lambda a: _scattered(a, *a.inputs, add=False),
     "TensorScatterAdd": lambda a: _scattered(a, *a.inputs, add=True),
-    "TensorScatterSub": lambda a: _scattered(a, a.inputs[0], a.inputs[1], a("Neg", a.inputs[2]), add=True),
+    "TensorScatterSub": lambda a: _scattered(a, a.inputs[0], a.inputs[1], negated(a, a.inputs[2]), add=True),
     "UnsortedSegmentSum": _segment_sum, "OneHot": _one_hot,
     "LabelMask": lambda a: _classes(a, a.attrs["classes"], len(a.shape)),
     # diagonals

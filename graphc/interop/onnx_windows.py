@@ -13,7 +13,8 @@ import numpy as np
 from graphc.dtypes import int64
 from graphc.interop.onnx_builder import Applied, Ref, Refused, Row, known, last_axes
 from graphc.ir.dim import Size, ceildiv, floordiv, maximum, product
-from graphc.ir.types import Shape
+from graphc.ir.types import Shape, TensorType
+from graphc.ops.base import Call, lookup
 from graphc.ops.convolution_window import axes_of, geometry, padding_pairs
 from graphc.ops.pooling import windows_in
 from graphc.ops.windows import Window
@@ -21,11 +22,17 @@ from graphc.ops.windows import Window
 # -- reductions -------------------------------------------------------------------------------------------------------
 
 
-def _reduced(a: Applied, operator: str) -> Ref:
-    """The reduction over attr `axis`; over no axes the input itself."""
+def _reduced(a: Applied, operator: str, name: str) -> Ref:
+    """The reduction over attr `axis`; over no axes the input itself; over no elements what op `name` gives then."""
     axes, keep = tuple(a.attrs["axis"]), bool(a.attrs["keepdims"])
     if not axes:
         return a.x
+    if any(a.shape[i] == 0 for i in axes):
+        wide = np.float64 if a.x.dtype.is_floating else a.x.dtype.as_numpy_dtype
+        types = (TensorType(a.x.dtype, (0,)),), (TensorType(a.x.dtype, ()),)
+        with np.errstate(all="ignore"):
+            value = lookup(name).reference(Call([np.zeros((0,), wide)], {"axis": (0,), "keepdims": False}, *types))
+        return a("Expand", a.number(value), a.to.sizes(a.out.shape))
     before = a.to.untransposed([a.x])
     if before is None:
         return a(operator, a.x, a.ints(axes), keepdims=int(keep))
@@ -37,15 +44,15 @@ def _reduced(a: Applied, operator: str) -> Ref:
     return a.to.transposed(inner, [sorted(rest).index(i) for i in rest])
 
 
-def _reduce(operator: str) -> Row:
-    return lambda a: _reduced(a, operator)
+def _reduce(operator: str, name: str) -> Row:
+    return lambda a: _reduced(a, operator, name)
 
 
 def _mean(a: Applied) -> Ref:
     """Of integers the sum in their own type, then a division that truncates."""
-    if a.x.dtype.is_floating:
-        return _reduced(a, "ReduceMean")
-    total = _reduced(a, "ReduceSum")
+    if a.x.dtype.is_floating or 0 in a.shape:
+        return _reduced(a, "ReduceMean", "Mean")
+    total = _reduced(a, "ReduceSum", "Sum")
     count = a.to.scalar(product(a.shape[i] for i in a.attrs["axis"]))
     wide = a.x.dtype if a.x.dtype.size == 8 else int64
     return a.to.cast(a("Div", a.to.cast(total, wide), a.to.cast(count, wide)), a.x.dtype)
@@ -74,6 +81,15 @@ def _matmul(first: str, second: str) -> Row:
                     for x, t, flag in zip(a.inputs, a.in_types, (first, second), strict=True)]
         return a("MatMul", *operands)
     return row
+
+
+def _einsum(a: Applied) -> Ref | None:
+    """Where a letter's sizes differ (1 is spread), the op is taken apart."""
+    sizes: dict[str, Size] = {}
+    for term, t in zip(a.attrs["equation"].split("->")[0].split(","), a.in_types, strict=True):
+        if any(sizes.setdefault(letter, n) != n for letter, n in zip(term, t.shape, strict=True)):
+            return None
+    return a("Einsum", *a.inputs, equation=a.attrs["equation"])
 
 
 # -- convolutions -----------------------------------------------------------------------------------------------------
@@ -233,12 +249,12 @@ def _lrn(a: Applied) -> Ref:
 
 ROWS: Mapping[str, Row] = {
     # reductions
-    "Sum": _reduce("ReduceSum"), "Mean": _mean, "Prod": _reduce("ReduceProd"), "Max": _reduce("ReduceMax"),
-    "Min": _reduce("ReduceMin"), "Any": _reduce("ReduceMax"), "All": _reduce("ReduceMin"), "ArgMax": _arg("ArgMax"),
-    "ArgMin": _arg("ArgMin"), "Cumsum": _cumsum,
+    "Sum": _reduce("ReduceSum", "Sum"), "Mean": _mean, "Prod": _reduce("ReduceProd", "Prod"),
+    "Max": _reduce("ReduceMax", "Max"), "Min": _reduce("ReduceMin", "Min"), "Any": _reduce("ReduceMax", "Any"),
+    "All": _reduce("ReduceMin", "All"), "ArgMax": _arg("ArgMax"), "ArgMin": _arg("ArgMin"), "Cumsum": _cumsum,
     # products
     "MatMul": _matmul("transpose_a", "transpose_b"), "BatchMatMulV2": _matmul("adj_x", "adj_y"),
-    "Einsum": lambda a: a("Einsum", *a.inputs, equation=a.attrs["equation"]),
+    "Einsum": _einsum,
     # windows
     "Conv2D": _convolution(2), "Conv3D": _convolution(3), "DepthwiseConv2dNative": _convolution(2, is_depthwise=True),
     "Conv2DBackpropInput": _transposed_convolution(2), "Conv3DBackpropInputV2": _transposed_convolution(3),
