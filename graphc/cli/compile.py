@@ -1,6 +1,7 @@
 """`graphc compile FILE`: a model file becomes a program that runs without the compiler."""
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,9 @@ def compile_command(file: Path, fetch: tuple[str, ...], feed: tuple[str, ...], l
     """
     chosen = choose(file, fetch, feed, level, numerics, checkpoint)
     form = form or ("so" if out is not None and out.suffix == ".so" else "gcx")
+    if out is not None and out.suffix == ".onnx":
+        raise click.BadParameter(f"ONNX files are written by `graphc dump {file} --format onnx -o {out}`",
+                                 param_hint="--output")
     targets = target or (chosen.options.target,)
     if form == "so" and len(targets) > 1:
         raise click.UsageError("a shared library holds the code of one target: give --target once")
@@ -92,9 +96,11 @@ def compile_command(file: Path, fetch: tuple[str, ...], feed: tuple[str, ...], l
 
 def _write(path: Path, form: str, model: Model, chosen: Chosen, targets: Sequence[str]) -> Written:
     if form == "so":
+        started = time.perf_counter()
         write_shared_library(path, model, chosen.options.replace(target=targets[0]))
         files = (path, path.with_suffix(".h"))
-        return Written(files, sum(f.stat().st_size for f in files), tuple(targets), ())
+        seconds = ((f"compile and link for {targets[0]}", time.perf_counter() - started),)
+        return Written(files, sum(f.stat().st_size for f in files), tuple(targets), seconds)
     saved = save(path, model, chosen.options, targets)
     return Written((Path(saved.path),), saved.bytes, saved.targets, saved.seconds)
 

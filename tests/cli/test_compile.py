@@ -75,7 +75,7 @@ def test_the_passes_are_dumped(graphc: Graphc, model: Path, folder: Path) -> Non
 
 def test_a_shared_library(graphc: Graphc, model: Path, folder: Path) -> None:
     text = graphc("compile", model, "-o", "libmodel.so").stdout
-    assert "libmodel.so, libmodel.h, " in text
+    assert "libmodel.so, libmodel.h, " in text and "compile and link for host " in text
     assert ctypes.CDLL(str(folder / "libmodel.so")) and "model" in (folder / "libmodel.h").read_text()
     graphc("compile", model, "--format", "so")
     assert (folder / "model.so").exists()
@@ -109,6 +109,7 @@ def test_what_is_refused(graphc: Graphc, model: Path, folder: Path) -> None:
             ((model, "--target", "x86-64-v9"), 2, "'x86-64-v9' is not one of"),
             ((model, "--format", "so", "--target", "x86-64", "--target", "x86-64-v2"), 2, "the code of one target"),
             (("missing.py",), 2, "'missing.py' does not exist"), ((folder,), 2, "is a directory"),
+            ((model, "-o", "m.onnx"), 2, "written by `graphc dump model.py --format onnx -o m.onnx`"),
             ((model, "-o", "nowhere/m.gcx"), 2, "the folder 'nowhere' does not exist")):
         stderr = graphc("compile", *arguments, code=code).stderr
         assert message in stderr and "Traceback" not in stderr
