@@ -362,15 +362,19 @@ def _results(s: walk.Loop) -> Iterator[tuple[Expr, ...]]:
 
 
 def _varies(roots: Sequence[Expr], lane: _Lane) -> bool:
-    return any(id(e) in _moving(roots, lane) for e in roots)
+    return any(_differs(e, lane) for e in walk.postorder(roots))
+
+
+def _differs(e: Expr, lane: _Lane) -> bool:
+    """Return whether `e` is an axis or name that differs between lanes."""
+    return (isinstance(e, Axis) and e.name == lane.axis) or (
+        isinstance(e, Var) and (e.name in lane.varying or e.name in lane.lets))
 
 
 def _moving(roots: Sequence[Expr], lane: _Lane) -> set[int]:
     """Return the identities of the expressions under `roots` that differ between lanes."""
     found: set[int] = set()
     for e in walk.postorder(roots):
-        own = (isinstance(e, Axis) and e.name == lane.axis) or (
-            isinstance(e, Var) and (e.name in lane.varying or e.name in lane.lets))
-        if own or any(id(c) in found for c in walk.children(e)):
+        if _differs(e, lane) or any(id(c) in found for c in walk.children(e)):
             found.add(id(e))
     return found
