@@ -210,7 +210,9 @@ class _Gather:
         assert g.line is not None
         of_line = live[1] if not g.merges else b.i64(1)
         step = abs(g.line.summed_step)
-        begin, end = (b.intrinsic("smax", at - line * g.line.free_step, zero) for at in there)
+        ends = line + (g.tile_lines - 1), line  # a tap that meets the first line of what is there may do so in the last
+        begin, end = (b.intrinsic("smax", at - place * g.line.free_step, zero)
+                      for at, place in zip(there, ends, strict=True))
         if step > 1:
             begin, end = (b.binary("udiv", at + (step - 1), b.i64(step)) for at in (begin, end))
         begin, end = (b.intrinsic("smin", at, live[0]) for at in (begin, end))

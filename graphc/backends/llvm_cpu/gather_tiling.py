@@ -36,6 +36,7 @@ IMAGE_ITEMS = 16  # items that one image is cut into, where they are worth it
 BLOCK_CYCLES = 16000  # what a block of positions should take at least
 TALL = 24  # rows of a tile at most
 WIDE = 8  # vectors of a planar tile at most
+PLANAR_SUMS = 10  # vectors of sums of a planar tile that keep the adders busy
 FEW = 8  # products per element of B that keep the adders busy
 
 
@@ -96,9 +97,9 @@ class Gather:
 
     @property
     def skipped(self) -> tuple[Term, ...]:
-        """The terms of the lines of the patch, where taps on lines that are padding are not added: a tile has one line,
-        and the taps of a line follow each other."""
-        if self.line is None or len(self.windows) != 2 or self.tile_lines != 1 or not is_zero(self.patch.outside):
+        """The terms of the lines of the patch, where taps that meet padding on all lines of a tile are not added: those
+        of one line follow each other."""
+        if self.line is None or len(self.windows) != 2 or not is_zero(self.patch.outside):
             return ()
         axis, others = self.line.axis, {self.last.axis, self.patch.channel.name}
         return tuple(t for t in self.patch.terms
@@ -291,7 +292,8 @@ def _planar_tile(target: Target, lanes: int, filters: int, places: int, lines: i
     most = min(WIDE, (target.registers - 2) // (filters + 1))
     needed = -(-places // lanes)
     vectors = min(range(1, most + 1), key=lambda n: (-(-needed // n) * n, -n))
-    tile_lines = min(lines, max(1, most // vectors))
+    enough = -(-PLANAR_SUMS // (filters * vectors))  # tall tiles add more of the padding
+    tile_lines = min(lines, enough, max(1, most // vectors))
     return -(-lines // -(-lines // tile_lines)), vectors * lanes, 1
 
 
