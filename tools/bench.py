@@ -30,7 +30,6 @@ def measure(peer: str, workload: str, threads: int, seconds: float) -> dict[str,
     """Run one peer on one workload in this process; the record of what was seen."""
     import numpy as np
     from peers import PEERS
-    from workloads import load
 
     w = load(workload)
     started = time.perf_counter()
@@ -44,8 +43,8 @@ def measure(peer: str, workload: str, threads: int, seconds: float) -> dict[str,
         losses = [first] + [step(i) for i in range(1, 10)]
         record["check"] = [float(x) for i in (0, 1, 4, 9) for x in losses[i]]
         done = 10
-    elif w.kind == "kernel":
-        out = np.asarray(step.output(), np.float64).ravel()  # type: ignore[attr-defined]
+    elif w.kind in ("kernel", "infer"):
+        out = np.asarray(first if w.kind == "infer" else step.output(), np.float64).ravel()  # type: ignore[attr-defined]
         record["check"] = [float(np.abs(out).mean()), *(float(v) for v in out[:: max(1, out.size // 6)][:6])]
     else:
         record["check"] = [float(first)]
@@ -69,6 +68,14 @@ def measure(peer: str, workload: str, threads: int, seconds: float) -> dict[str,
     if w.bytes:
         record["gbs"] = w.bytes / record["ms"] / 1e6
     return record
+
+
+def load(name: str) -> Any:
+    """Return the workload called `name`.  Raises KeyError."""
+    import vision
+    import workloads
+
+    return vision.load(name) if name in vision.NAMES else workloads.load(name)
 
 
 def _timed(step: Any, start: int, count: int) -> float:
@@ -134,12 +141,15 @@ def agree(a: list[float], b: list[float]) -> bool:
 
 
 def main() -> None:
+    import vision
+    import workloads
     from peers import PEERS
-    from workloads import NAMES
+
+    known = (*workloads.NAMES, *vision.NAMES)
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", default=",".join(PEERS), help="comma-separated (%(default)s)")
-    parser.add_argument("--workloads", default=",".join(NAMES), help="comma-separated (%(default)s)")
+    parser.add_argument("--workloads", default=",".join(known), help="comma-separated (%(default)s)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3, help="processes per peer and workload (%(default)s)")
     parser.add_argument("--seconds", type=float, default=2.0, help="timed seconds of a process (%(default)s)")
@@ -166,8 +176,8 @@ def main() -> None:
     records: dict[tuple[str, str], list[dict[str, Any]]] = {}
     names = options.workloads.split(",")
     for workload in names:
-        if workload not in NAMES:
-            parser.error(f"unknown workload {workload!r}; known: {', '.join(NAMES)}")
+        if workload not in known:
+            parser.error(f"unknown workload {workload!r}; known: {', '.join(known)}")
         for _ in range(options.rounds):
             for peer, python in chosen.items():
                 record = child(python, peer, workload, options.threads, options.seconds)

@@ -32,7 +32,41 @@ def _tf1_ops(tf: Any) -> _Ops:
         mean, variance = tf.nn.moments(x, [-1], keepdims=True)
         return tf.nn.batch_normalization(x, mean, variance, offset, scale, 1e-5)
 
+    def biased(x: Any, bias: Any) -> Any:
+        return x if bias is None else tf.nn.bias_add(x, bias)
+
+    def conv(x: Any, w: Any, stride: int, pad: int, bias: Any = None) -> Any:
+        size = w.get_shape().as_list()[0]
+        same = (stride == 1 and 2 * pad == size - 1) or (stride == 2 and size == 4 and pad == 1)
+        if pad and not same:
+            x = tf.pad(x, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
+        sums = tf.nn.conv2d(x, w, strides=[1, stride, stride, 1], padding="SAME" if pad and same else "VALID")
+        return biased(sums, bias)
+
+    def up(x: Any, w: Any, bias: Any = None) -> Any:
+        _, height, width, _ = x.get_shape().as_list()
+        shape = tf.stack([tf.shape(x)[0], 2 * height, 2 * width, w.get_shape().as_list()[2]])
+        return biased(tf.nn.conv2d_transpose(x, w, shape, [1, 2, 2, 1], "SAME"), bias)
+
+    def max_pool(x: Any, size: int, stride: int, pad: int) -> Any:
+        if pad:  # what is pooled is not negative, so zeros do
+            x = tf.pad(x, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
+        return tf.nn.max_pool(x, [1, size, size, 1], [1, stride, stride, 1], "VALID")
+
+    def flatten(x: Any) -> Any:
+        _, height, width, channels = x.get_shape().as_list()
+        return tf.reshape(x, (-1, height * width * channels))
+
     return _Ops(
+        conv=conv,
+        up=up,
+        max_pool=max_pool,
+        flatten=flatten,
+        image=lambda x, *shape: tf.reshape(x, (-1, *shape)),
+        batch_norm=lambda x, s, o: tf.nn.fused_batch_norm(x, s, o, epsilon=1e-3)[0],
+        frozen_norm=lambda x, s, o, m, v: tf.nn.fused_batch_norm(x, s, o, m, v, epsilon=1e-3, is_training=False)[0],
+        spatial_mean=lambda x: tf.reduce_mean(x, [1, 2]),
+        leaky=lambda x: tf.nn.leaky_relu(x, 0.2),
         matmul=tf.matmul,
         relu=tf.nn.relu,
         tanh=tf.tanh,
@@ -81,6 +115,9 @@ def _tf1_build(tf: Any, w: Workload, threads: int, callable_: bool = False, free
 
         step.output = lambda: session.run(kept)  # type: ignore[attr-defined]
         return step
+    if w.kind == "infer":
+        constants = {k: tf.constant(v) for k, v in w.parameters.items()}
+        return runner(w.function(ops, constants, placeholders), tuple(first))  # type: ignore[misc]
     variables = {k: tf.get_variable(k, initializer=v) for k, v in w.parameters.items()}
     fetches = []
     for number, (loss_of, prefix, names) in enumerate(w.losses):
@@ -88,6 +125,8 @@ def _tf1_build(tf: Any, w: Workload, threads: int, callable_: bool = False, free
         optimizer = (
             tf.train.AdamOptimizer(rate, rest[0], name=f"adam{number}")
             if kind == "adam"
+            else tf.train.MomentumOptimizer(rate, rest[0])
+            if kind == "momentum"
             else tf.train.GradientDescentOptimizer(rate)
         )
         loss = loss_of(ops, variables, placeholders)
@@ -133,7 +172,32 @@ def jax(w: Workload, threads: int) -> Step:
         mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
         return (x - mean) * jax.lax.rsqrt(variance + 1e-5) * scale + offset
 
+    layout = ("NHWC", "HWIO", "NHWC")
+
+    def conv(x: Any, w: Any, stride: int, pad: int, bias: Any = 0.0) -> Any:
+        return jax.lax.conv_general_dilated(x, w, (stride, stride), [(pad, pad)] * 2, dimension_numbers=layout) + bias
+
+    def up(x: Any, w: Any, bias: Any = 0.0) -> Any:
+        sums = jax.lax.conv_transpose(x, w, (2, 2), "SAME", dimension_numbers=layout, transpose_kernel=True)
+        return sums + bias
+
+    def max_pool(x: Any, size: int, stride: int, pad: int) -> Any:
+        window, steps, pads = (1, size, size, 1), (1, stride, stride, 1), [(0, 0), (pad, pad), (pad, pad), (0, 0)]
+        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, steps, pads)
+
+    def frozen_norm(x: Any, scale: Any, offset: Any, mean: Any, variance: Any) -> Any:
+        return (x - mean) * (jax.lax.rsqrt(variance + 1e-3) * scale) + offset
+
     ops = _Ops(
+        conv=conv,
+        up=up,
+        max_pool=max_pool,
+        flatten=lambda x: x.reshape(x.shape[0], -1),
+        image=lambda x, *shape: x.reshape(-1, *shape),
+        batch_norm=lambda x, s, o: frozen_norm(x, s, o, x.mean((0, 1, 2)), x.var((0, 1, 2))),
+        frozen_norm=frozen_norm,
+        spatial_mean=lambda x: x.mean((1, 2)),
+        leaky=lambda x: jax.nn.leaky_relu(x, 0.2),
         matmul=lambda a, b, transpose_b=False: a @ (jnp.swapaxes(b, -1, -2) if transpose_b else b),
         relu=jax.nn.relu,
         tanh=jnp.tanh,
@@ -164,6 +228,10 @@ def jax(w: Workload, threads: int) -> Step:
 
         step.output = lambda: np.asarray(step.last)  # type: ignore[attr-defined]
         return step
+    if w.kind == "infer":
+        constants = {k: jnp.asarray(v) for k, v in w.parameters.items()}
+        forward = jax.jit(lambda b: w.function(ops, constants, b))  # type: ignore[misc]
+        return lambda i: np.asarray(forward(batches[i % len(batches)]))
     state = {"p": {k: jnp.asarray(v) for k, v in w.parameters.items()}}
     kind, rate, *rest = w.optimizer
     steps = []
@@ -172,6 +240,8 @@ def jax(w: Workload, threads: int) -> Step:
         moments = (
             {k: (jnp.zeros_like(w.parameters[k]), jnp.zeros_like(w.parameters[k])) for k in mine}
             if kind == "adam"
+            else {k: jnp.zeros_like(w.parameters[k]) for k in mine}
+            if kind == "momentum"
             else {}
         )
         state[f"m{number}"] = (moments, jnp.float32(0))  # type: ignore[assignment]
@@ -181,6 +251,9 @@ def jax(w: Workload, threads: int) -> Step:
             if kind == "sgd":
                 return loss, p | {k: p[k] - rate * g[k] for k in mine}, m
             moments, t = m
+            if kind == "momentum":
+                moments = {k: moments[k] * rest[0] + g[k] for k in mine}
+                return loss, p | {k: p[k] - rate * moments[k] for k in mine}, (moments, t)
             t = t + 1
             scale = rate * jnp.sqrt(1 - 0.999**t) / (1 - rest[0] ** t)
             new, out = {}, dict(p)
@@ -205,13 +278,39 @@ def jax(w: Workload, threads: int) -> Step:
 # -- PyTorch ---------------------------------------------------------------------------------------------------------
 
 
-def torch(w: Workload, threads: int) -> Step:
-    """PyTorch, eager, fused optimizers where there are any."""
+def torch(w: Workload, threads: int, channels_last: bool = False) -> Step:
+    """PyTorch, eager, fused optimizers where there are any; images NCHW."""
     import torch
     from torch.nn import functional
 
     torch.set_num_threads(threads)
+
+    form = torch.channels_last if channels_last else torch.contiguous_format
+
+    def image(x: Any) -> Any:
+        t = torch.as_tensor(x)
+        return t.permute(0, 3, 1, 2).contiguous(memory_format=form) if t.ndim == 4 else t
+
+    def weight(x: Any) -> Any:
+        t = torch.as_tensor(x.copy())
+        return t.permute(3, 2, 0, 1).contiguous(memory_format=form) if t.ndim == 4 else t
+
+    def flatten(x: Any) -> Any:
+        return x.permute(0, 2, 3, 1).reshape(len(x), -1)
+
+    def unflatten(x: Any, height: int, width: int, channels: int) -> Any:
+        return image(x.reshape(-1, height, width, channels))
+
     ops = _Ops(
+        conv=lambda x, w, stride, pad, bias=None: functional.conv2d(x, w, bias, stride, pad),
+        up=lambda x, w, bias=None: functional.conv_transpose2d(x, w, bias, 2, 1),
+        max_pool=functional.max_pool2d,
+        flatten=flatten,
+        image=unflatten,
+        batch_norm=lambda x, s, o: functional.batch_norm(x, None, None, s, o, True, 0.0, 1e-3),
+        frozen_norm=lambda x, s, o, m, v: functional.batch_norm(x, m, v, s, o, False, 0.0, 1e-3),
+        spatial_mean=lambda x: x.mean((2, 3)),
+        leaky=lambda x: functional.leaky_relu(x, 0.2),
         matmul=lambda a, b, transpose_b=False: a @ (b.transpose(-1, -2) if transpose_b else b),
         relu=torch.relu,
         tanh=torch.tanh,
@@ -230,6 +329,15 @@ def torch(w: Workload, threads: int) -> Step:
         binary_cross_entropy=functional.binary_cross_entropy_with_logits,
     )
     batches = [{k: torch.as_tensor(v) for k, v in b.items()} for b in w.batches]
+    if w.kind == "infer":
+        constants = {k: weight(v) for k, v in w.parameters.items()}
+
+        def forward(i: int) -> Any:
+            with torch.inference_mode():
+                fed = {k: image(v) for k, v in w.batches[i % len(w.batches)].items()}
+                return w.function(ops, constants, fed).numpy()  # type: ignore[misc]
+
+        return forward
     if w.kind == "overhead":
         return lambda i: float(torch.as_tensor(w.batches[0]["x"]) + 1.0)
     if w.kind == "kernel":
@@ -240,7 +348,7 @@ def torch(w: Workload, threads: int) -> Step:
 
         step.output = lambda: step.last.numpy()  # type: ignore[attr-defined]
         return step
-    parameters = {k: torch.nn.Parameter(torch.as_tensor(v.copy())) for k, v in w.parameters.items()}
+    parameters = {k: torch.nn.Parameter(weight(v)) for k, v in w.parameters.items()}
     kind, rate, *rest = w.optimizer
     optimizers = []
     for _, prefix, _ in w.losses:
@@ -248,20 +356,28 @@ def torch(w: Workload, threads: int) -> Step:
         optimizers.append(
             torch.optim.Adam(mine, rate, (rest[0], 0.999), fused=True)
             if kind == "adam"
-            else torch.optim.SGD(mine, rate)
+            else torch.optim.SGD(mine, rate, rest[0] if kind == "momentum" else 0.0)
         )
 
     def run(i: int) -> list[float]:
         losses = []
         for (loss_of, _, _), optimizer in zip(w.losses, optimizers, strict=True):
             optimizer.zero_grad(set_to_none=True)
-            loss = loss_of(ops, parameters, {k: torch.as_tensor(v) for k, v in w.batches[i % len(w.batches)].items()})
+            fed = w.batches[i % len(w.batches)]
+            fed = {k: image(v) if v.ndim == 4 else torch.as_tensor(v) for k, v in fed.items()}
+            loss = loss_of(ops, parameters, fed)
             loss.backward(inputs=[p for group in optimizer.param_groups for p in group["params"]])
             optimizer.step()
             losses.append(float(loss.detach()))
         return losses
 
     return run
+
+
+def torch_channels_last(w: Workload, threads: int) -> Step | None:
+    """PyTorch with channels last in memory; None where nothing is an image."""
+    is_vision = any(v.ndim == 4 for v in w.batches[0].values() if w.name != "attention")
+    return torch(w, threads, channels_last=True) if is_vision else None
 
 
 # -- ONNX Runtime (no training) --------------------------------------------------------------------------------------
@@ -286,6 +402,8 @@ def onnxruntime(w: Workload, threads: int) -> Step | None:
         return str(constants[-1].name)
 
     arrays = w.batches[0]
+    if w.kind == "infer":
+        return _onnx_vision(w, threads)
     match w.name:
         case "session_overhead":
             result = emit("Add", "x", number(1.0))
@@ -320,12 +438,59 @@ def onnxruntime(w: Workload, threads: int) -> Step | None:
     return step
 
 
+def _onnx_vision(w: Workload, threads: int) -> Step:
+    """A network's inference; images NCHW, as ONNX has them."""
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes: list[Any] = []
+    held: dict[str, Any] = {}
+
+    class Name(str):
+        """A value's name, on which + adds."""
+
+        def __add__(self, other: str) -> Any:  # type: ignore[override]
+            return emit("Add", self, other)
+
+    def emit(op: str, *inputs: str, **attrs: Any) -> Name:
+        nodes.append(helper.make_node(op, [str.__str__(i) for i in inputs], [f"v{len(nodes)}"], **attrs))
+        return Name(nodes[-1].output[0])
+
+    for k, v in w.parameters.items():
+        turned = v.transpose(3, 2, 0, 1) if v.ndim == 4 else v
+        held[k] = numpy_helper.from_array(np.ascontiguousarray(turned), k)
+
+    def conv(x: str, weights: str, stride: int, pad: int, *bias: str) -> Name:
+        return emit("Conv", x, weights, *bias, strides=[stride] * 2, pads=[pad] * 4)
+
+    ops = _Ops(
+        conv=conv,
+        max_pool=lambda x, n, s, p: emit("MaxPool", x, kernel_shape=[n, n], strides=[s, s], pads=[p] * 4),
+        relu=lambda x: emit("Relu", x),
+        flatten=lambda x: emit("Flatten", emit("Transpose", x, perm=[0, 2, 3, 1]), axis=1),
+        frozen_norm=lambda x, s, o, m, v: emit("BatchNormalization", x, s, o, m, v, epsilon=1e-3),
+        spatial_mean=lambda x: emit("Flatten", emit("GlobalAveragePool", x), axis=1),
+        matmul=lambda a, b: emit("MatMul", a, b),
+    )
+    result = w.function(ops, {k: Name(k) for k in held}, {"x": Name("x")})  # type: ignore[misc]
+    rows, height, width, channels = w.batches[0]["x"].shape
+    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, (rows, channels, height, width))
+    output = helper.make_tensor_value_info(result, TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, w.name, [image], [output], list(held.values()))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    images = [np.ascontiguousarray(b["x"].transpose(0, 3, 1, 2)) for b in w.batches]
+    return lambda i: session.run(None, {"x": images[i % len(images)]})[0]
+
+
 # -- PyTensor --------------------------------------------------------------------------------------------------------
 
 
 def pytensor(w: Workload, threads: int) -> Step | None:
     """PyTensor's compiled functions with shared variables; None for the workloads it is far behind on."""
-    if w.name in ("attention", "softmax_layernorm", "matmul256", "matmul1024", "elementwise"):
+    if w.kind in ("kernel", "infer") or w.name in ("attention", "lenet5", "dcgan", "resnet_cifar"):
         return None
     import pytensor
     import pytensor.tensor as pt
@@ -382,6 +547,7 @@ PEERS: dict[str, tuple[str, Callable[[Workload, int], Step | None]]] = {
     "tensorflow": ("tensorflow", tensorflow),
     "jax": ("jax", jax),
     "torch": ("torch", torch),
+    "torch channels last": ("torch", torch_channels_last),
     "onnxruntime": ("onnxruntime", onnxruntime),
     "pytensor": ("pytensor", pytensor),
 }

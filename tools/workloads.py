@@ -23,11 +23,12 @@ BATCHES = 4  # that the steps cycle through
 
 @dataclass(frozen=True)
 class Workload:
-    """kind: "train" (losses, each updating the parameters of one prefix), "kernel" (resident inputs, output kept) or
-    "overhead".
+    """kind: "train" (losses, each updating the parameters of one prefix), "infer" (parameters that do not change,
+    inputs fed, output fetched), "kernel" (resident inputs, output kept) or "overhead".
 
     losses: (function of F, parameters, batch; prefix of the parameters updated; names of the arrays fed).
-    optimizer: ("sgd", rate) or ("adam", rate, beta1).  flops, bytes: of one step, where they mean something.
+    optimizer: ("sgd", rate), ("momentum", rate, momentum) or
+    ("adam", rate, beta1).  flops, bytes: of one step, where they mean something.
     limit: most steps timed (moments of idle units decay into denormals after very many steps on few batches).
     """
 
@@ -98,7 +99,7 @@ def _elementwise(F: Any, p: Any, b: Any) -> Any:
     return e * e - t
 
 
-class _Draw:
+class Draw:
     """Arrays drawn from a generator seeded by a name."""
 
     def __init__(self, name: str) -> None:
@@ -122,7 +123,7 @@ class _Draw:
 
 def load(name: str) -> Workload:
     """Return the workload called `name`.  Raises KeyError."""
-    d = _Draw(name)
+    d = Draw(name)
 
     def labelled(rows: int, features: int) -> list[Arrays]:
         return [{"x": d.uniform(rows, features), "y": d.classes(10, rows)} for _ in range(BATCHES)]
