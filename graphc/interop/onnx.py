@@ -1,6 +1,6 @@
 """ONNX: a model's inference graph as a file that other runtimes run and Netron draws.
 
-Owns the export: which function is said, its inputs, results, variables and names, and the report of what cannot be said.
+Owns the export: which function is said, its inputs, results, variables and names, and the report of what cannot be.
 Knows models and the IR; what each op is in ONNX stands in onnx_table.py.  The messages and the checker are those of the
 onnx package (extra [onnx]).
 Invariants: what is returned passed ONNX's checker with strict shape inference; it computes what the session computes
@@ -90,6 +90,10 @@ def export_function(function: Function, values: Mapping[str, Array], name: str =
     Raises NotExportable, MissingPackage.
     """
     onnx = _package()
+    both = sorted({*function.feed_names} & {*function.fetch_names})
+    if both:
+        raise NotExportable(report(f"an input and a result are both called {both[0]!r}; ONNX's values have each a name",
+                                   hint="name one of them otherwise in tf.signature"))
     function = _simplified(function)
     said = _Translation(function, values, lambda operator: onnx.defs.get_schema(operator, OPSET, ""))
     said.run()
@@ -166,8 +170,9 @@ class _Translation:
             self.refs[value] = self.builder.value(value.tensor.dtype, name)
         for s in f.sources:
             self.builder.bind(s.symbol, self.refs[f.feeds[s.feed]], s.axis, s.element)
+        used = {v for node in f.nodes if node.op.kind is not Kind.RANDOM for v in node.inputs} | set(f.fetches)
         for name, state, update in zip(f.state_names, f.states, f.updates, strict=True):
-            self._state(name, state, written=update is not state)
+            self._state(name, state, state in used, update is not state)
         for node in f.nodes:
             self.builder.begin(node.origin[0] if node.origin else node.op.name, self._line(node))
             try:
@@ -175,13 +180,15 @@ class _Translation:
             except Refused as refused:
                 self._refuse(node, str(refused))
 
-    def _state(self, name: str, state: Value, written: bool) -> None:
+    def _state(self, name: str, state: Value, used: bool, written: bool) -> None:
         """A variable's content as a constant; a random counter has none, its op is refused."""
-        if written and name in self._values:
-            self.problems.append(_Problem(name, "VariableV2", "it is written; ONNX files are for inference"))
         content = self._values.get(name)
         if content is not None:
             self.refs[state] = self.builder.constant(content, state.tensor.dtype, name)
+        elif used:
+            self.problems.append(_Problem(name, "VariableV2", "no value of it is given"))
+        if written and (used or content is not None):
+            self.problems.append(_Problem(name, "VariableV2", "it is written; ONNX files are for inference"))
 
     def _refuse(self, node: Node, reason: str) -> None:
         self.problems.append(_Problem(node.origin[0] if node.origin else node.op.name, node.op.name, reason))

@@ -54,13 +54,13 @@ LACKS: Mapping[str, frozenset[str]] = {
     "ScatterND": frozenset(("float16",)), "BitShift": _NARROW, "Resize": _NARROW | _WIDE | {"bool"},
 }
 """Element types that an operator may take but onnxruntime's CPU has no kernel for: computed in wider ones too."""
-MOVES = frozenset(("Cast", "Reshape", "Transpose", "Concat", "Slice", "Split", "Gather", "GatherND", "Identity", "Shape",
-                   "Squeeze", "Unsqueeze"))
+MOVES = frozenset(("Cast", "Reshape", "Transpose", "Concat", "Slice", "Split", "Gather", "GatherND", "Identity",
+                   "Shape", "Squeeze", "Unsqueeze"))
 """Operators that onnxruntime's CPU runs on bfloat16."""
 POINTWISE = frozenset((
-    "Add", "Sub", "Mul", "Div", "Max", "Min", "Neg", "Abs", "Sign", "Sqrt", "Reciprocal", "Exp", "Log", "Sigmoid", "Tanh",
-    "Erf", "Floor", "Ceil", "Round", "Relu", "Elu", "Selu", "Softplus", "Softsign", "LeakyRelu", "Clip", "Cast", "Where",
-    "Greater", "Less"))
+    "Add", "Sub", "Mul", "Div", "Mod", "Pow", "Max", "Min", "Neg", "Abs", "Sign", "Sqrt", "Reciprocal", "Exp", "Log",
+    "Sigmoid", "Tanh", "Erf", "Floor", "Ceil", "Round", "Relu", "Elu", "Selu", "Softplus", "Softsign", "LeakyRelu",
+    "Clip", "Cast", "Where", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor", "Not"))
 """Operators that a transpose may be moved behind."""
 
 SMALL = 64  # constants of at most so many elements are shared
@@ -144,7 +144,9 @@ class OnnxBuilder:
         self.arrays: dict[int, Array] = {}
         """Constants by the number of their value, as arrays of the outside form (float32 for bfloat16)."""
         self.names: dict[int, str] = {}
-        """Names that are given: of inputs and of variables."""
+        """Names that users call inputs and results by."""
+        self.variables: dict[int, str] = {}
+        """Names of variables, by constants that hold their content (transposed, perhaps)."""
         self._schema = schema
         self._count = 0
         self._part, self._op, self._line = 0, "", ""
@@ -170,8 +172,10 @@ class OnnxBuilder:
         key = (dtype, array.shape, array.tobytes()) if name is None and array.size <= SMALL else None
         if key is not None and key in self._shared:
             return self._shared[key]
-        ref = self.value(dtype, name)
+        ref = self.value(dtype)
         self.arrays[ref.number] = array
+        if name is not None:
+            self.variables[ref.number] = name
         if key is not None:
             self._shared[key] = ref
         return ref
@@ -193,7 +197,8 @@ class OnnxBuilder:
                 return behind
         return self.emit_all(operator, *inputs, dtypes=(dtype,), **attrs)[0]
 
-    def emit_all(self, operator: str, *inputs: Ref | None, dtypes: Sequence[DType | None], **attrs: Any) -> tuple[Ref, ...]:
+    def emit_all(self, operator: str, *inputs: Ref | None, dtypes: Sequence[DType | None],
+                 **attrs: Any) -> tuple[Ref, ...]:
         """As emit, with as many results as `dtypes`."""
         schema = self._schema(operator)
         allowed = {c.type_param_str: frozenset(c.allowed_type_strs) for c in schema.type_constraints}
@@ -241,7 +246,7 @@ class OnnxBuilder:
             return ref
         array = self.arrays.get(ref.number)
         if array is not None and dtype in WIDER.get(ref.dtype, ()):
-            return self.constant(array, dtype)
+            return self.constant(array, dtype, self.variables.get(ref.number))
         return self.emit("Cast", ref, dtype=dtype, to=ELEMENT[dtype][0])
 
     # -- transposes -----------------------------------------------------------------------------
@@ -257,17 +262,13 @@ class OnnxBuilder:
         if (x.number, order) not in self._turned:
             array = self.arrays.get(x.number)
             if array is not None:
-                self._turned[x.number, order] = self.constant(np.transpose(array, order), x.dtype)
-                self._named_after(self._turned[x.number, order], x)
+                self._turned[x.number, order] = self.constant(np.transpose(array, order), x.dtype,
+                                                              self.variables.get(x.number))
             else:
                 made = self.emit("Transpose", x, perm=order)
                 self._turned[x.number, order] = made
                 self._turned_from[made.number] = (x, order)
         return self._turned[x.number, order]
-
-    def _named_after(self, ref: Ref, source: Ref) -> None:
-        if source.number in self.names and ref.number not in self.names and self.arrays[ref.number].size > SMALL:
-            self.names[ref.number] = f"{self.names[source.number]}/transposed"
 
     def untransposed(self, inputs: Sequence[Ref]) -> tuple[tuple[Ref, ...], tuple[int, ...]] | None:
         """Return (values, perm) where the inputs are these values transposed by one perm; else None."""
@@ -302,10 +303,7 @@ class OnnxBuilder:
         if array.ndim == 0:
             return constant
         full = array.reshape((1,) * (len(perm) - array.ndim) + array.shape)
-        ref = self.constant(np.transpose(full, np.argsort(perm)), constant.dtype)
-        if constant.number in self.names:
-            self.names.setdefault(ref.number, f"{self.names[constant.number]}/transposed")
-        return ref
+        return self.constant(np.transpose(full, np.argsort(perm)), constant.dtype, self.variables.get(constant.number))
 
     # -- sizes ----------------------------------------------------------------------------------
 
@@ -381,15 +379,13 @@ class OnnxBuilder:
             return x
         array = self.arrays.get(x.number)
         if array is not None and all(isinstance(n, int) for n in target):
-            ref = self.constant(array.reshape([int(n) for n in target]), x.dtype)
-            self._named_after(ref, x)
-            return ref
-        told = [0 if not isinstance(n, int) and i < len(shape) and n == shape[i] else n for i, n in enumerate(target)]
-        unknown = [i for i, n in enumerate(told) if not isinstance(n, int)]
-        if 0 in target:  # where a 0 does not mean the input's size
+            return self.constant(array.reshape([int(n) for n in target]), x.dtype, self.variables.get(x.number))
+        told: list[Size] = [0 if isinstance(n, dim.Dim) and shape[i:i + 1] == (n,) else n for i, n in enumerate(target)]
+        free = [i for i, n in enumerate(told) if isinstance(n, dim.Dim)]
+        if 0 in target or len(free) > 1 or (free and 0 in told):  # where 0 means 0, and -1 cannot be worked out
             return self.emit("Reshape", x, self.sizes(target), allowzero=1)
-        if len(unknown) == 1 and not any(n == 0 for n in told):
-            told[unknown[0]] = -1
+        if free:
+            told[free[0]] = -1
         return self.emit("Reshape", x, self.sizes(told))
 
     def count(self, n: Size) -> Ref:
@@ -411,22 +407,21 @@ class OnnxBuilder:
         return kept[::-1]
 
     def name_all(self, nodes: Sequence[OnnxNode], taken: Iterable[str]) -> tuple[list[str], dict[int, str]]:
-        """Return names of nodes, and of all values that are not named yet: an op's last node has the op's own name."""
+        """Return names of nodes, and of all values: an op's last node has the op's own name.  taken: by no others."""
         last = {node.part: i for i, node in enumerate(nodes)}
-        node_names: list[str] = []
         values = dict(self.names)
-        used: set[str] = set()
-        used_values = {*taken, *values.values()}
+        used, used_values = set[str](), {*taken, *values.values()}
+        constants = dict.fromkeys(ref.number for node in nodes for ref in node.inputs
+                                  if ref is not None and ref.number in self.arrays)
+        for number in sorted(constants, key=lambda number: (number not in self.variables, number)):
+            values[number] = _fresh(self.variables.get(number, "constant"), used_values)
+        node_names: list[str] = []
         for i, node in enumerate(nodes):
-            stem = node.op if last[node.part] == i else f"{node.op}/{node.operator}"
-            name = _fresh(stem, used)
+            name = _fresh(node.op if last[node.part] == i else f"{node.op}/{node.operator}", used)
             node_names.append(name)
             for k, out in enumerate(node.outputs):
                 if out.number not in values:
                     values[out.number] = _fresh(name if k == 0 else f"{name}:{k}", used_values)
-        for ref in (ref for node in nodes for ref in node.inputs if ref is not None):
-            if ref.number not in values:
-                values[ref.number] = _fresh("constant", used_values)
         return node_names, values
 
 

@@ -17,9 +17,9 @@ from graphc.ops.nn import SELU_SCALE, SELU_SCALE_ALPHA
 MOST_FACTORS = 64  # of a power of integers that is written as products
 
 
-def _as(operator: str, **attrs: float) -> Row:
+def _as(operator: str) -> Row:
     """The operator on the inputs as they are."""
-    return lambda a: a(operator, *a.inputs, **attrs)
+    return lambda a: a(operator, *a.inputs)
 
 
 def _test(operator: str) -> Row:
@@ -170,7 +170,8 @@ def _exponential_grad(scale: float, below: float) -> Row:
     def row(a: Applied) -> Ref:
         g, y = a.inputs
         low = a("Mul", g, a("Add", y, a.number(below)))
-        return a("Where", a("Less", y, a.number(0), dtype=bool_), low, g if scale == 1 else a("Mul", g, a.number(scale)))
+        high = g if scale == 1 else a("Mul", g, a.number(scale))
+        return a("Where", a("Less", y, a.number(0), dtype=bool_), low, high)
     return row
 
 
@@ -221,7 +222,7 @@ def _cast(a: Applied) -> Ref:
 
 def _select(a: Applied) -> Ref:
     condition, x, y = a.inputs
-    have, want = a.in_types[0], a.in_types[1].rank
+    have, want = a.in_types[0], a.out.rank
     if have.rank and have.rank != want:
         condition = a.to.reshaped(condition, have.shape, (*have.shape, *[1] * (want - 1)))
     return a("Where", condition, x, y)
@@ -229,7 +230,7 @@ def _select(a: Applied) -> Ref:
 
 def _bias_add(a: Applied) -> Ref:
     value, bias = a.inputs
-    rank = a.in_types[0].rank
+    rank = a.out.rank
     if a.attrs["data_format"].startswith("NC") and rank > 2:
         bias = a.to.reshaped(bias, a.in_types[1].shape, (a.in_types[1].shape[0], *[1] * (rank - 2)))
     return a("Add", value, bias)

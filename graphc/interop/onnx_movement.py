@@ -356,12 +356,13 @@ def _resize(method: str) -> Row:
     def row(a: Applied) -> Ref:
         half, align = a.attrs["half_pixel_centers"], a.attrs["align_corners"]
         mode = "align_corners" if align else "half_pixel" if half else "asymmetric"
-        nearest = {"nearest_mode": "round_prefer_ceil" if align or half else "floor"} if method == "nearest" else {}
+        attrs: dict[str, Any] = {"mode": method, "coordinate_transformation_mode": mode}
+        if method == "nearest":
+            attrs["nearest_mode"] = "round_prefer_ceil" if align or half else "floor"
         x = a.to.transposed(a.to.cast(a.x, a.out.dtype), (0, 3, 1, 2))
         n, height, width, channels = a.out.shape
         sizes = a.to.sizes((n, channels, height, width))
-        resized = a("Resize", x, None, None, sizes, mode=method, coordinate_transformation_mode=mode, **nearest)
-        return a.to.transposed(resized, (0, 2, 3, 1))
+        return a.to.transposed(a("Resize", x, None, None, sizes, **attrs), (0, 2, 3, 1))
     return row
 
 
@@ -397,8 +398,8 @@ ROWS: Mapping[str, Row] = {
     "Rank": _sizes(lambda a: len(a.shape)), "Fill": _fill, "Range": _range, "Iota": _iota, "LinSpace": _linspace,
     # by index
     "GatherV2": _gather, "GatherNd": _gather_nd, "ScatterNd": _scatter_nd,
-    "TensorScatterUpdate": lambda a: _scattered(a, *a.inputs, add=False),
-    "TensorScatterAdd": lambda a: _scattered(a, *a.inputs, add=True),
+    "TensorScatterUpdate": lambda a: _scattered(a, a.inputs[0], a.inputs[1], a.inputs[2], add=False),
+    "TensorScatterAdd": lambda a: _scattered(a, a.inputs[0], a.inputs[1], a.inputs[2], add=True),
     "TensorScatterSub": lambda a: _scattered(a, a.inputs[0], a.inputs[1], negated(a, a.inputs[2]), add=True),
     "UnsortedSegmentSum": _segment_sum, "OneHot": _one_hot,
     "LabelMask": lambda a: _classes(a, a.attrs["classes"], len(a.shape)),

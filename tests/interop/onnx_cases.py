@@ -31,8 +31,10 @@ class NoKernel(Exception):
 
 
 def one_op(op: Op, types: Sequence[TensorType], attrs: Mapping[str, Any]) -> tuple[Function, list[DType]]:
-    """The function that applies `op` once, and the dtypes it gives; bfloat16, which NumPy has not, is fed and fetched as
-    float32.  Sizes that are symbols come from the feeds' axes."""
+    """The function that applies `op` once, and the dtypes it gives.
+
+    bfloat16, which NumPy has not, is fed and fetched as float32.  Sizes that are symbols come from the feeds' axes.
+    """
     feeds = tuple(Value(TensorType(float32, t.shape) if t.dtype is bfloat16 else t) for t in types)
     builder = Builder(infer.types)
     inputs = [builder.add(lookup("Cast"), (v,), {"dtype": t.dtype}).output if t.dtype is bfloat16 else v
