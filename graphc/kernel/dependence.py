@@ -53,13 +53,19 @@ class _Access:
 @dataclass(frozen=True, slots=True)
 class _Line:
     """The values step * t + base + offset + [0, spread]; base: terms that no iteration changes.  stride: every value in
-    the spread is a multiple of it (0 where it is not known, or nothing spreads)."""
+    the spread is a multiple of it (0 where it is not known, or nothing spreads).  falls: they are negated."""
 
     step: Size
     base: tuple[tuple[str, Size], ...]
     offset: Size
     spread: Size
     stride: int
+    falls: bool = False
+
+    @property
+    def way(self) -> tuple[object, ...]:
+        """What two lines must have in common to be compared."""
+        return self.step, self.base, self.falls
 
 
 @dataclass(slots=True)
@@ -151,7 +157,7 @@ def _apart(a: _Access, b: _Access, axis: str, counts: tuple[Size, ...], found: _
     for x, y, which in ((x, y, which) for which in (0, -1) for x, y in zip(left, right, strict=True)):
         p, q = _line(x, a.inner, axis, found, which), _line(y, b.inner, axis, found, which)
         count = counts[which] if counts else None
-        if p is not None and q is not None and p.step == q.step and p.base == q.base and _never_equal(p, q, count):
+        if p is not None and q is not None and p.way == q.way and _never_equal(p, q, count):
             return True
     return False
 
@@ -253,4 +259,4 @@ def _line(e: Expr, inner: Extents, axis: str, found: _Body, which: int) -> _Line
     if not isinstance(step, int) or step >= 0:
         return _Line(step, tuple(base), form.offset + low, spread, stride)
     # A falling index: its negation rises.
-    return _Line(-step, tuple((n, 0 - c) for n, c in base), 0 - form.offset - low - spread, spread, stride)
+    return _Line(-step, tuple((n, 0 - c) for n, c in base), 0 - form.offset - low - spread, spread, stride, True)

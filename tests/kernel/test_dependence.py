@@ -152,6 +152,12 @@ def test_proofs_are_sound(seed: int) -> None:
         assert all(not written[t] & touched[u] for t in range(outer) for u in range(outer) if t != u)
 
 
+def test_a_falling_index_may_meet_a_rising_one() -> None:
+    falling = prim("sub", index(6), i)
+    assert not independent(For("i", index(5), (put(falling), put(plus(i, 2)))))
+    assert independent(For("i", index(5), (put(falling),)))
+
+
 @pytest.mark.parametrize(("phases", "expected"), [(2, True), (3, False)])
 def test_phases_of_a_strided_axis_are_apart(phases: int, expected: bool) -> None:
     """Positions j * 2 + i are those of phase i, whatever the extent of j, where there are two phases."""
