@@ -7,13 +7,14 @@ may have taken it and asks for its weight in each.
 """
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from graphc.dtypes import bfloat16, float16, float32, int32, int64, uint8
+from graphc.dtypes import bfloat16, float16, float32, int64, uint8
 from graphc.ir import dim
 from graphc.ir.dim import Size
 from graphc.ir.types import PartialType, Shape
@@ -298,11 +299,12 @@ def _axis_size(x: Any, axis: int) -> Any:
     return (shape[axis],) if shape is not None else b.op("Slice", b.op("Shape", x), (axis,), (1,))
 
 
+_MODES: tuple[dict[str, bool], ...] = ({}, {"align_corners": True}, {"half_pixel_centers": True})
+_AXIS_SHAPES = (((2, 5, 3), 1, 8), ((1, 7, 17), 1, 3), ((1, 2), 1, 7), ((2, 3), 1, 1))
 _AXIS_CASES: tuple[tuple[tuple[int, ...], int, int, dict[str, Any]], ...] = tuple(
-    (shape, axis, n, {"method": method, "align_corners": align, "half_pixel_centers": centred})
-    for method in ("nearest", "bilinear", "bicubic")
-    for align, centred in ((False, False), (True, False), (False, True))
-    for shape, axis, n in (((2, 5, 3), 1, 8), ((1, 7, 17), 1, 3), ((2, 3), 1, 1), ((1, 2), 1, 7)))
+    (*_AXIS_SHAPES[(number + turn) % 4], {"method": method, **mode})
+    for number, (method, mode) in enumerate(itertools.product(("nearest", "bilinear", "bicubic"), _MODES))
+    for turn in ((0,) if method == "nearest" else (0, 1)))
 
 
 def _axis_samples(backward: bool) -> list[Sample]:
@@ -395,7 +397,6 @@ def _image_gradient(method: str) -> Any:
 
 
 def _register_image(name: str, method: str, doc: str) -> None:
-    modes: tuple[dict[str, Any], ...] = ({}, {"align_corners": True}, {"half_pixel_centers": True})
     register(Op(
         name=name, kind=Kind.INDEXING, inputs=("images", "size"), static={1: "size"},
         attrs={"size": None, "align_corners": False, "half_pixel_centers": False}, infer=_image_infer(method),
@@ -403,8 +404,8 @@ def _register_image(name: str, method: str, doc: str) -> None:
         lower=NotLowered("decomposed into two ResizeAxis"), decompose=_image_decompose(method), doc=doc,
         samples=lambda: [Sample((typed(d, 2, 3, 5, 3),), {"size": (7, 4), **mode}, special=False, ulp=2.0 ** 12,
                                 differentiable=d is float32 and method == "nearest")
-                         for d in (float32, float16, bfloat16, uint8, int32)
-                         for mode in modes[:3 if d is float32 else 1]]))
+                         for d, modes in ((float32, _MODES), (bfloat16, _MODES[:1]), (uint8, _MODES[1:2]))
+                         for mode in modes]))
 
 
 _register_image("ResizeNearestNeighbor", "nearest", "Images whose every element is the nearest one. "

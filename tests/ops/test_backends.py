@@ -27,7 +27,7 @@ from tests.ops.tolerance import LARGEST, PRODUCTS, SUMS, check, sum_bound, ulp
 SEED = 1
 BATCH = 48
 """Cases in one Function."""
-BUDGET = {"llvm_cpu": 1400, "numba_cpu": 80, "interp": 1400, "other options": 200}
+BUDGET = {"llvm_cpu": 1600, "numba_cpu": 80, "interp": 1600, "other options": 200}
 """Kernels that the default suite may compile."""
 
 

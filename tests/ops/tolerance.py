@@ -26,6 +26,7 @@ LOWEST: Mapping[DType, int] = {dtypes.float16: -14, dtypes.bfloat16: -126, dtype
 """Exponent of the smallest normal number."""
 SUMS = ("Sum", "Mean", "SumToShape", "L2Loss", "MatMul", "BatchMatMulV2", "Einsum", "Cumsum", "AddN", "ScatterNd",
         "TensorScatterAdd", "TensorScatterSub", "UnsortedSegmentSum",
+        "AvgPool", "AvgPool3D", "AvgPoolGrad", "AvgPool3DGrad", "MaxPoolSpread", "NeighbourSum", "PatchesGrad",
         *(name for f in FAMILIES for name in (f.name, f.for_input, f.for_filter)))
 PRODUCTS = ("Prod", "Cumprod")
 LARGEST: Mapping[str, float] = {"WinogradFilter": 4e-7, "WinogradConvolution": 2e-5,
@@ -54,6 +55,8 @@ def sum_bound(op: Op, arrays: Sequence[Array], types: Sequence[TensorType], attr
         return apply(same, values, wide, attrs, [total])[0]
 
     terms = summed(np.ones_like)
+    if op.name.startswith("AvgPool"):
+        terms = np.full_like(terms, arrays[0].size)
     if op.name in ("Mean", "L2Loss"):
         terms = np.full_like(terms, arrays[0].size / max(1, terms.size))
     eps = 2.0 ** -BITS[out.dtype]
