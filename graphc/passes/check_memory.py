@@ -126,8 +126,8 @@ class _Checker:
         a, b = self.root(a), self.root(b)
         if a == b:
             return True
-        if a in self._stretch and b in self._stretch:
-            return self._stretch[a] == self._stretch[b]
+        if self._stretch.get(a, -1) != self._stretch.get(b, -1):
+            return False  # also where only one of them is a temporary; temporaries have stretches all or none
         if (a, b) not in self._meet:
             self._meet[a, b] = self._meet[b, a] = _overlap(self.plan.buffers[a], self.plan.buffers[b])
         return self._meet[a, b]
