@@ -97,7 +97,10 @@ class _Rows:
         b, c = position.b, self.c
         row = self.first + position
         names: dict[str, Operand] = {}
-        if c.merges:
+        if c.tile_channels:
+            names[str(c.last.free.name)] = b.binary("udiv", position, b.i64(c.tile_channels))
+            row = b.binary("udiv", self.first, b.i64(c.last.frees)) + b.binary("urem", position, b.i64(c.tile_channels))
+        elif c.merges:
             names[str(c.last.free.name)] = b.binary("udiv", row, b.i64(c.channel_block))
             row = b.binary("urem", row, b.i64(c.channel_block))
         if c.patch.channel.name is not None:
@@ -217,7 +220,8 @@ class _Correlation:
         with b.loop(b.i64(0), columns.count, step=tile.columns) as across:
             panel = columns.part(across.index, b.intrinsic("smin", columns.count - across.index, b.i64(tile.columns)))
             right, step = self._right(part.context, panel, frames, lines, places)
-            shared = (self.taps, frames.count * lines.count, places.count, right, step)
+            run = b.binary("udiv", places.count, b.i64(c.overlap)) if c.overlap > 1 else places.count
+            shared = (self.taps, frames.count * lines.count, run, right, step)
             self._tiles_of_panel(part, across.index, lambda *at: self._multiply(shared, *at))
 
     def _extents(self, context: Context, part: _Part, lines: Span, places: Span) -> list[Extent]:
@@ -296,6 +300,8 @@ class _Correlation:
         c, b = self.c, self.b
         function = window_kernel(b.module, self.tile, c.footprint(height))
         step = 0 if c.line is None else c.line.free_step * c.line_pitch
+        if c.tile_channels:  # the rows before are all taps of so many channels
+            row = b.binary("udiv", row, b.i64(c.last.frees))
         operands = (self._at(self.patch, line * step + row), *shared, sums, b.const(1, "i1"))
         b.line(f"call void @{function}({', '.join(v.typed for v in operands)})")
 

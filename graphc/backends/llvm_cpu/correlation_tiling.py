@@ -34,6 +34,7 @@ ITEMS = 16  # items that are worth having
 TYPICAL = 16  # axes outside of the tile whose number is not known: parts of a sum, for example
 POSITIONS = 256  # of a block: they outweigh loading and storing the sums
 TALL = 28  # rows of a tile at most
+OVERLAPS = 4, 5, 3, 2  # positions that are added together, the best first
 MANY_COLUMNS = 64  # output channels of an item that are split first
 STEPS = 128  # columns of B that may be read where they lie: rows of it then fit the cache
 
@@ -46,6 +47,8 @@ class Correlation:
     `tile_lines` taps along the last window but one; its columns are output channels; its depth is positions.  The sums
     of an item wait in scratch from block to block.  frames: the axes of whole images, stepped one by one or
     `frame_block` at a time; limits: the terms that end the first of them early; outer: axes outside of the tile.
+    tile_channels: the channels of a tile that has all taps of the last window, adding `overlap` positions together, so
+    that what several taps read is loaded once; 0: the rows of a tile are any of the run.
     line_taps, channel_block, column_block: what an item has of taps of the last window but one, channels, output
     channels.  line_block, place_block: positions of a block along the last two windows.
     """
@@ -66,6 +69,8 @@ class Correlation:
     body: walk.Block
     tile_lines: int
     tall: int
+    tile_channels: int
+    overlap: int
     line_taps: int
     channel_block: int
     column_block: int
@@ -162,8 +167,12 @@ class Correlation:
     def footprint(self, height: int) -> Footprint:
         """Return where a tile of `height` rows of a run reads the patch."""
         line = 0 if self.line is None else self.line.free_step * self.line_pitch
-        rows = tuple(i * line + j for i in range(self.tile_lines) for j in range(height))
-        return Footprint(rows, self.last.summed_step * self.pitch)
+        step = self.last.summed_step * self.pitch
+        if not self.tile_channels:
+            return Footprint(tuple(i * line + j for i in range(self.tile_lines) for j in range(height)), step)
+        rows = tuple(i * line + tap * self.pitch + j for i in range(self.tile_lines) for tap in range(self.last.frees)
+                     for j in range(self.tile_channels))
+        return Footprint(rows, step * self.overlap, None, self.overlap, step)
 
 
 def correlate(kernel: Kernel, c: Convolution, target: Target) -> Correlation | None:
@@ -188,13 +197,29 @@ def correlate(kernel: Kernel, c: Convolution, target: Target) -> Correlation | N
     pitch = -(-channel_block // lanes) * lanes if patch.is_turned else channel_block
     run = channel_block * (c.last.frees if merges else 1)
     tall = -(-run // -(-run // rows))
-    tile_lines = max(1, min(rows // run, line_taps)) if run <= rows // 2 else 1
-    tile_lines = -(-line_taps // -(-line_taps // tile_lines))
     frame_block, line_block, place_block = _positions(c, line_taps, pitch, target.l2 // (4 * tile.bytes))
+    overlap = _overlap(c, vectors, place_block) if merges else 1
+    tile_channels = 0
+    if overlap > 1:
+        rows = min(TALL, target.registers - 2 - overlap)
+        tile_channels = max((n for n in range(1, channel_block + 1)
+                             if channel_block % n == 0 and n * c.last.frees <= rows), default=0)
+        tall = tile_channels * c.last.frees or tall
+    tile_lines = max(1, min(rows // tall, line_taps)) if run == tall or tile_channels else 1
+    tile_lines = -(-line_taps // -(-line_taps // tile_lines))
     return Correlation(
         replace(tile, rows=tall * tile_lines), c.windows, patch, channels, pitch, merges, frames, limits, outer,
         c.columns, right, way, _lies_in_order(kernel, right, way, c.windows, frames), c.body, tile_lines, tall,
-        line_taps, channel_block, column_block, frame_block, line_block, place_block)
+        tile_channels, overlap if tile_channels else 1, line_taps, channel_block, column_block, frame_block,
+        line_block, place_block)
+
+
+def _overlap(c: Convolution, vectors: int, places: int) -> int:
+    """Return how many positions are added together: some, where a tile is one vector wide and several of its taps read
+    the same elements, in all runs of positions; else 1."""
+    if vectors > 1 or c.last.frees <= c.last.summed_step or c.last.summeds % places:
+        return 1
+    return next((n for n in OVERLAPS if places % n == 0), 1)
 
 
 def _limited(c: Convolution, patch: Patch) -> tuple[Patch, tuple[Term, ...], Expr]:

@@ -99,11 +99,12 @@ def emit(renderer: Renderer, kernel: Kernel, statement: Contract, g: Gather, con
 
 @dataclass(frozen=True, slots=True)
 class _Depth:
-    """`count` taps of the table from `first` on, each with a run of so many elements."""
+    """`count` taps of the table from `first` on, each with a run of so many elements; `length`: rows of B for each."""
 
     first: Value
     count: Value
     run: Value
+    length: Value
 
 
 class _Gather:
@@ -198,17 +199,16 @@ class _Gather:
     def _depth(self, live: list[Value], line: Value, there: tuple[Value, Value] | None) -> _Depth:
         """Return the depth of the tiles of one line: all taps, or those on lines of the patch that are `there`."""
         g, b = self.g, self.b
-        *taps, run = live
-        if not g.merges:
-            taps, run = live, b.i64(1)
+        taps = live[:-1] if g.merges or g.overlaps else live
         count, zero = b.i64(1), b.i64(0)
         for tap in taps:
             count = count * tap
-        run = run * g.channels
+        run = (live[-1] if g.merges else b.i64(1)) * g.channels
+        length = run * (g.last.summeds if g.overlaps else 1)
         if there is None:
-            return _Depth(zero, count, run)
+            return _Depth(zero, count, run, length)
         assert g.line is not None
-        of_line = live[1] if not g.merges else b.i64(1)
+        of_line = b.i64(1) if len(taps) == 1 else live[1]
         step = abs(g.line.summed_step)
         ends = line + (g.tile_lines - 1), line  # a tap that meets the first line of what is there may do so in the last
         begin, end = (b.intrinsic("smax", at - place * g.line.free_step, zero)
@@ -216,7 +216,7 @@ class _Gather:
         if step > 1:
             begin, end = (b.binary("udiv", at + (step - 1), b.i64(step)) for at in (begin, end))
         begin, end = (b.intrinsic("smin", at, live[0]) for at in (begin, end))
-        return _Depth(begin * of_line, (end - begin) * of_line, run)
+        return _Depth(begin * of_line, (end - begin) * of_line, run, length)
 
     def _runs(self, places: Value) -> list[tuple[Value, Value, int]]:
         """Return runs of equal tiles along the last window: their first position, number and width."""
@@ -234,7 +234,7 @@ class _Gather:
         function = window_kernel(b.module, self.tile, g.footprint(width), g.filters)
         start, step = right
         operands = (place, b.at(self.taps, depth.first, "i64"), depth.count, depth.run,
-                    self._at(start, depth.first * depth.run * step), step, self.sums, b.const(0, "i1"))
+                    self._at(start, depth.first * depth.length * step), step, self.sums, b.const(0, "i1"))
         b.line(f"call void @{function}({', '.join(v.typed for v in operands)})")
 
     def _finish(self, context: Context, columns: Span, lines: Span, places: Span, width: int) -> None:
@@ -262,7 +262,7 @@ class _Gather:
     def _write_taps(self, live: list[Value]) -> None:
         """Build the table of where each tap lies in the patch, the last one running fastest."""
         g = self.g
-        counts = live[:-1] if g.merges else live
+        counts = live[:-1] if g.merges or g.overlaps else live
         steps = [abs(w.summed_step) * pitch for w, pitch in zip(g.windows, g.patch_strides, strict=True)]
         for number in range(len(g.windows) - 2):  # these lie side by side
             steps[number] = g.patch_strides[number]

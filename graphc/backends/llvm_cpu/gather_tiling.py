@@ -37,6 +37,7 @@ BLOCK_CYCLES = 16000  # what a block of positions should take at least
 TALL = 24  # rows of a tile at most
 WIDE = 8  # vectors of a planar tile at most
 PLANAR_SUMS = 10  # vectors of sums of a planar tile that keep the adders busy
+OVERLAP = 5  # taps that are added together at most
 FEW = 8  # products per element of B that keep the adders busy
 
 
@@ -115,7 +116,15 @@ class Gather:
         return self.patch_strides[-2] * self.line.free_step if self.line is not None else 0
 
     @property
+    def overlaps(self) -> bool:
+        """Whether the taps of the last window are added together: a narrow tile loads too much otherwise."""
+        return _overlap(self.last, self.limits, self.tile.vectors) > 1 and not self.is_planar
+
+    @property
     def merges(self) -> bool:
+        """Whether taps of the last window and channels are one run of the patch."""
+        if self.overlaps:
+            return False
         if self.is_planar:
             return abs(self.last.summed_step) == 1 and self.channels == 1
         return abs(self.last.summed_step) == 1 and self.pitch == self.channels
@@ -194,6 +203,9 @@ class Gather:
                      for j in range(0, places, apart))
         run = self.last.summeds * self.channels if self.merges else self.channels
         fixed = run <= SHORT and not (self.merges and self.limits[-1])
+        if self.overlaps:
+            return Footprint(rows, 1, None, self.last.summeds, abs(self.last.summed_step) * self.pitch,
+                             self.channels * self.tile.columns)
         step = self.pitch if self.is_planar and not self.merges else 1
         return Footprint(rows, step, run if fixed else None)
 
@@ -211,7 +223,8 @@ def gathered(kernel: Kernel, c: Convolution, target: Target) -> Gather | None:
     is_planar = _is_planar(c.filters, c.last, lanes, patch)
     lines = c.line.frees if c.line is not None else 1
     shape = _planar_tile if is_planar else _tile
-    tile_lines, tall, vectors = shape(target, lanes, c.filters, c.last.frees, lines)
+    overlap = 1 if is_planar else _overlap(c.last, limits, vectors_for(c.filters, lanes))
+    tile_lines, tall, vectors = shape(target, lanes, c.filters, c.last.frees, lines, overlap)
     tile = Tile(register_element(c.dtype), lanes, tall * tile_lines, 0, vectors)
     depth = math.prod(w.summeds for w in c.windows) * channels
     column_block = _column_block(tile, c.filters, target.l2 * 5 // 8 // (depth * tile.bytes))
@@ -277,17 +290,26 @@ def _is_packed(kernel: Kernel, right: Expr, way: Way, windows: tuple[Window, ...
     return all(w.summed_step > 0 for w in windows)
 
 
-def _tile(target: Target, lanes: int, filters: int, places: int, lines: int) -> tuple[int, int, int]:
-    """Return lines, positions along the last window, and vectors of output channels of a tile."""
+def _overlap(last: Window, limits: tuple[tuple[Term, ...], ...], vectors: int) -> int:
+    """Return how many taps of the last window are added together: all, if each of their elements serves several
+    positions of a tile that is one vector wide; else 1."""
+    few = vectors == 1 and last.free_step == 1 and last.summeds <= OVERLAP and not limits[-1]
+    return last.summeds if few else 1
+
+
+def _tile(target: Target, lanes: int, filters: int, places: int, lines: int, overlap: int) -> tuple[int, int, int]:
+    """Return lines, positions along the last window, and vectors of output channels of a tile that adds `overlap` taps
+    together."""
     vectors = vectors_for(filters, lanes)
-    rows = min(TALL, (target.registers - 1 - vectors) // vectors)
+    rows = min(TALL, (target.registers - 1 - vectors * overlap) // vectors)
     tall = -(-places // -(-places // rows))
     if places * vectors >= FEW or rows < 2 * places:
         return 1, tall, vectors
     return -(-lines // -(-lines // (rows // places))), tall, vectors
 
 
-def _planar_tile(target: Target, lanes: int, filters: int, places: int, lines: int) -> tuple[int, int, int]:
+def _planar_tile(target: Target, lanes: int, filters: int, places: int, lines: int,
+                 overlap: int) -> tuple[int, int, int]:
     """Return the same of a planar tile; positions in whole vectors."""
     most = min(WIDE, (target.registers - 2) // (filters + 1))
     needed = -(-places // lanes)

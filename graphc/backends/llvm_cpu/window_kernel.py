@@ -26,11 +26,19 @@ SHORT = 8  # a run of so few elements is written out
 @dataclass(frozen=True, slots=True)
 class Footprint:
     """Where a tile reads the patch: row i at rows[i], element k of a run at k * step, in elements.
-    run: the length of runs where it is known and short, else None."""
+    run: the length of runs where it is known and short, else None.
+
+    overlap: so many depth elements are added together, `apart` elements from each other in the patch, so that one that
+    several rows read, each for another of them, is loaded once.  In B they are `right_apart` elements from each other,
+    a run behind; 0: they follow each other.
+    """
 
     rows: tuple[int, ...]
     step: int
     run: int | None = None
+    overlap: int = 1
+    apart: int = 0
+    right_apart: int = 0
 
     @property
     def name(self) -> str:
@@ -43,7 +51,17 @@ class Footprint:
                 end += 1
             parts.append(f"{self.rows[at]}p{pitch}x{end - at}")
             at = end
-        return "_".join((*parts, f"by{self.step}", *([] if self.run is None else [f"run{self.run}"])))
+        together = [f"{self.overlap}o{self.apart}o{self.right_apart}"] if self.overlap > 1 else []
+        return "_".join((*parts, f"by{self.step}", *([] if self.run is None else [f"run{self.run}"]), *together))
+
+    @property
+    def reads(self) -> list[tuple[int, list[tuple[int, int]]]]:
+        """Where the patch is read, each place with the (row, element of the group) that it is read for."""
+        found: dict[int, list[tuple[int, int]]] = {}
+        for t in range(self.overlap):
+            for i, row in enumerate(self.rows):
+                found.setdefault(row + t * self.apart, []).append((i, t))
+        return sorted(found.items())
 
 
 def vectors_for(columns: int, lanes: int) -> int:
@@ -78,34 +96,47 @@ def window_kernel(module: Module, tile: Tile, footprint: Footprint, filters: int
     def scalar(start: Value, offset: int) -> Value:
         return b.splat(b.load(b.at(start, b.i64(offset), tile.element), tile.element), tile.lanes)
 
-    def step(a: Value, row: Value, sums: list[Value]) -> list[Value]:
-        if filters:
-            outer, inner = (row, list(range(filters))), (a, list(footprint.rows))
-        else:
-            outer, inner = (a, list(footprint.rows)), (row, [j * tile.lanes for j in range(tile.vectors)])
-        columns = [vector(inner[0], offset) for offset in inner[1]]
+    def add(left: Value, right: Value, total: Value) -> Value:
+        return b.fma(left, right, total) if tile.element in FLOATS else left * right + total
+
+    def planes(a: Value, row: Value, sums: list[Value]) -> list[Value]:
+        columns = [vector(a, offset) for offset in footprint.rows]
+        lefts = [scalar(row, j) for j in range(filters)]
+        return [add(left, right, sums[i * len(columns) + j])
+                for i, left in enumerate(lefts) for j, right in enumerate(columns)]
+
+    def places_of(a: Value, row: Value, sums: list[Value]) -> list[Value]:
+        steps = [b.i64(footprint.right_apart * t) if footprint.right_apart else right_step * t
+                 for t in range(footprint.overlap)]
+        rows = [b.at(row, step, tile.element) for step in steps]
+        columns = [[vector(start, j * tile.lanes) for j in range(tile.vectors)] for start in rows]
         sums = list(sums)
-        for i, offset in enumerate(outer[1]):
-            left = scalar(outer[0], offset)
-            for j, right in enumerate(columns):
-                at = i * len(columns) + j
-                sums[at] = b.fma(left, right, sums[at]) if tile.element in FLOATS else left * right + sums[at]
+        for offset, readers in footprint.reads:
+            left = scalar(a, offset)
+            for i, t in readers:
+                for j, right in enumerate(columns[t]):
+                    sums[i * tile.vectors + j] = add(left, right, sums[i * tile.vectors + j])
         return sums
 
+    step = planes if filters else places_of
+    together = footprint.overlap if not footprint.right_apart else 1
     with b.loop(b.i64(0), count, carried=[right, *initial(b, tile, addresses, more)]) as outer:
         place = b.at(patch, b.load(b.at(taps, outer.index, "i64"), "i64"), tile.element)
-        row, *sums = outer.carried
+        start, *sums = outer.carried
+        row = start
         if footprint.run is not None:
             for k in range(footprint.run):
                 sums = step(b.at(place, b.i64(k * footprint.step), tile.element), row, sums)
-                row = b.at(row, right_step, tile.element)
-            outer.next = [row, *sums]
+                row = b.at(row, right_step * together, tile.element)
         else:
             with b.loop(b.i64(0), run, carried=[place, row, *sums]) as inner:
                 a, row, *sums = inner.carried
-                inner.next = [b.at(a, b.i64(footprint.step), tile.element), b.at(row, right_step, tile.element),
-                              *step(a, row, sums)]
-            outer.next = inner.results[1:]
+                inner.next = [b.at(a, b.i64(footprint.step), tile.element),
+                              b.at(row, right_step * together, tile.element), *step(a, row, sums)]
+            row, *sums = inner.results[1:]
+        if footprint.right_apart:
+            row = b.at(start, right_step * run * footprint.overlap, tile.element)
+        outer.next = [row, *sums]
     for address, value in zip(addresses, outer.results[1:], strict=True):
         b.store(value, address)
     b.ret()
