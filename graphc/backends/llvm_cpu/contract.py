@@ -340,6 +340,7 @@ class _Product:
                 continue
             inner = context.bound({**rows.at(first), **columns.at(b.i64(0))})
             offset = self.renderer.offset(s.buffer, [self.renderer.scalar(i, inner) for i in s.index], inner)
+            assert isinstance(offset, Value)
             start = self._at(self.renderer.buffers[s.buffer].pointer, offset)
             for i in range(tile.rows):
                 line = self._at(start, self._size(step) * i)

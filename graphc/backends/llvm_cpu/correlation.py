@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from graphc.backends.llvm_cpu.blocks import block, bound, divided
 from graphc.backends.llvm_cpu.builder import Value
 from graphc.backends.llvm_cpu.correlation_tiling import Correlation
 from graphc.backends.llvm_cpu.epilogue import Epilogue
@@ -26,10 +27,8 @@ from graphc.backends.llvm_cpu.panel import Panel
 from graphc.backends.llvm_cpu.patch import Extent, fill, limited, slack
 from graphc.backends.llvm_cpu.render import Context, Operand, Renderer
 from graphc.backends.llvm_cpu.tiling import Range, Way
-from graphc.backends.llvm_cpu.window import known
 from graphc.backends.llvm_cpu.window_kernel import window_kernel
 from graphc.ir import dim
-from graphc.ir.dim import Size
 from graphc.kernel.ir import Contract, Kernel
 
 
@@ -137,45 +136,22 @@ class _Correlation:
     def _at(self, base: Value, offset: Value) -> Value:
         return self.b.at(base, offset, self.tile.element)
 
-    def _divided(self, x: Value, by: Size) -> tuple[Value, Value]:
-        divisor = self.renderer.size(by)
-        if divisor.constant == 1:
-            return x, self.b.i64(0)
-        return self.b.binary("udiv", x, divisor), self.b.binary("urem", x, divisor)
-
-    def _span(self, axis: Range, number: Value, length: int) -> Span:
-        """Return block `number` of an axis."""
-        b, extent = self.b, known(axis)
-        if extent <= length:
-            return Span(axis.name, b.i64(0), b.i64(extent))
-        first = number * length
-        if extent % length == 0:
-            return Span(axis.name, first, b.i64(length))
-        return Span(axis.name, first, b.intrinsic("smin", b.i64(extent) - first, b.i64(length)))
-
-    def _bound(self, context: Context, axes: tuple[Range, ...], number: Value) -> Context:
-        for position, axis in reversed(list(enumerate(axes))):
-            number, value = self._divided(number, dim.maximum(axis.extent, 1)) if position else (number, number)
-            assert axis.name is not None
-            context = context.bound({axis.name: value})
-        return context
-
     # -- blocks -------------------------------------------------------------------------------
 
     def item(self, number: Value) -> None:
         """Build one work item."""
         c, b = self.c, self.b
-        rest, channel = self._divided(number, c.blocks_of_channels)
-        rest, tap = self._divided(rest, 1 if c.merges else c.last.frees)
-        rest, taps = self._divided(rest, c.blocks_of_taps)
-        rest, column = self._divided(rest, c.blocks_of_columns)
-        context = self._bound(self.context, c.outer, rest)
+        rest, channel = divided(self.renderer, number, c.blocks_of_channels)
+        rest, tap = divided(self.renderer, rest, 1 if c.merges else c.last.frees)
+        rest, taps = divided(self.renderer, rest, c.blocks_of_taps)
+        rest, column = divided(self.renderer, rest, c.blocks_of_columns)
+        context = bound(self.renderer, self.context, c.outer, rest)
         if not c.merges:
             context = context.bound({str(c.last.free.name): tap})
         line = c.line.free if c.line is not None else Range(None, 1)
-        channels = self._span(c.patch.channel, channel, c.channel_block)
-        columns = self._span(c.columns, column, c.column_block)
-        part = _Part(context, self._span(line, taps, c.line_taps), channels, columns, tap)
+        channels = block(c.patch.channel, channel, c.channel_block)
+        columns = block(c.columns, column, c.column_block)
+        part = _Part(context, block(line, taps, c.line_taps), channels, columns, tap)
         zero = b.const(0, self.tile.element, self.tile.lanes)
         with b.loop(b.i64(0), b.i64(int(dim.product(c.tiles)) * c.tile_size), step=self.tile.lanes) as loop:
             b.store(zero, self._at(self.sums, loop.index))
@@ -206,14 +182,14 @@ class _Correlation:
     def _block(self, part: _Part, frame_count: Value, number: Value) -> None:
         """Build the products of one block of positions."""
         c, b, tile = self.c, self.b, self.tile
-        rest, place = self._divided(number, -(-c.last.summeds // c.place_block))
-        frame, line = self._divided(rest, -(-c.lines // c.line_block))
-        places = self._span(c.last.summed, place, c.place_block)
-        lines = self._span(c.line.summed if c.line is not None else Range(None, 1), line, c.line_block)
+        rest, place = divided(self.renderer, number, -(-c.last.summeds // c.place_block))
+        frame, line = divided(self.renderer, rest, -(-c.lines // c.line_block))
+        places = block(c.last.summed, place, c.place_block)
+        lines = block(c.line.summed if c.line is not None else Range(None, 1), line, c.line_block)
         first = frame * c.frame_block
         frames = Span(None, first, b.intrinsic("smin", frame_count - first, b.i64(c.frame_block)))
         with b.loop(b.i64(0), frames.count) as loop:
-            inner = self._bound(part.context, c.frames, first + loop.index)
+            inner = bound(self.renderer, part.context, c.frames, first + loop.index)
             fill(self.renderer, inner, c.patch, part.channels, tile, self._extents(inner, part, lines, places),
                  self._at(self.patch, loop.index * c.frame_pitch), self.stage)
         columns = part.columns
@@ -254,7 +230,7 @@ class _Correlation:
 
         def pack() -> None:
             with b.loop(zero, frames.count) as f, b.loop(zero, lines.count) as line:
-                inner = self._bound(context, c.frames, frames.first + f.index).bound(lines.at(line.index))
+                inner = bound(self.renderer, context, c.frames, frames.first + f.index).bound(lines.at(line.index))
                 row = (f.index * lines.count + line.index) * places.count
                 self.panel.pack(inner, columns, places, self._at(self.right, row * tile.columns))
 
@@ -265,7 +241,7 @@ class _Correlation:
         if ragged.constant != 0:
             with b.when(ragged):
                 pack()
-        inner = self._bound(context, c.frames, frames.first)
+        inner = bound(self.renderer, context, c.frames, frames.first)
         there = self.panel.start(inner.bound({**columns.at(zero), **lines.at(zero), **places.at(zero)}))
         step = self.panel.step(c.last.summed)
         return b.select(ragged, self.right, there), b.select(ragged, b.i64(tile.columns), step)

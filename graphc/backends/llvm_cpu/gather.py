@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from graphc.backends.llvm_cpu.blocks import block, bound, divided
 from graphc.backends.llvm_cpu.builder import Value
 from graphc.backends.llvm_cpu.epilogue import Epilogue
 from graphc.backends.llvm_cpu.gather_tiling import Gather
@@ -27,11 +28,9 @@ from graphc.backends.llvm_cpu.pack import Span, transpose_panel
 from graphc.backends.llvm_cpu.panel import Panel
 from graphc.backends.llvm_cpu.patch import Extent, fill, interval, limited, slack
 from graphc.backends.llvm_cpu.render import Context, Renderer
-from graphc.backends.llvm_cpu.tiling import Range, Way
-from graphc.backends.llvm_cpu.window import known
+from graphc.backends.llvm_cpu.tiling import Way
 from graphc.backends.llvm_cpu.window_kernel import window_kernel
 from graphc.ir import dim
-from graphc.ir.dim import Size
 from graphc.kernel.ir import Contract, Kernel
 
 
@@ -125,26 +124,16 @@ class _Gather:
     def _at(self, base: Value, offset: Value) -> Value:
         return self.b.at(base, offset, self.tile.element)
 
-    def _divided(self, x: Value, by: Size) -> tuple[Value, Value]:
-        divisor = self.renderer.size(by)
-        if divisor.constant == 1:
-            return x, self.b.i64(0)
-        return self.b.binary("udiv", x, divisor), self.b.binary("urem", x, divisor)
-
     # -- blocks -------------------------------------------------------------------------------
 
     def item(self, number: Value, packed: Value) -> Value:
         """Build one work item; `packed`: the part of the filter that the item before has left packed, to be returned.
         Groups of positions run fastest, so that neighbours share it."""
         g, b = self.g, self.b
-        part, group = self._divided(number, g.groups)
-        rest, column_number = self._divided(part, g.column_blocks)
-        context = self.context
-        for axis in reversed(g.outer):
-            rest, value = self._divided(rest, dim.maximum(axis.extent, 1))
-            assert axis.name is not None
-            context = context.bound({axis.name: value})
-        columns = self._span(g.columns, column_number, g.column_block)
+        part, group = divided(self.renderer, number, g.groups)
+        rest, column_number = divided(self.renderer, part, g.column_blocks)
+        context = bound(self.renderer, self.context, g.outer, rest)
+        columns = block(g.columns, column_number, g.column_block)
         live = [self._live(context, number) for number in range(len(g.windows))]
         with b.when(part.ne(packed)):
             self._write_taps(live)
@@ -155,20 +144,12 @@ class _Gather:
         begin = group * self.renderer.size(g.group)
         end = b.intrinsic("smin", begin + self.renderer.size(g.group), self.renderer.size(g.blocks))
         with b.loop(begin, end) as blocks:
-            rest, place_number = self._divided(blocks.index, g.place_blocks)
-            image, line_number = self._divided(rest, g.line_blocks)
+            rest, place_number = divided(self.renderer, blocks.index, g.place_blocks)
+            image, line_number = divided(self.renderer, rest, g.line_blocks)
             inner = context if g.images.name is None else context.bound({g.images.name: image})
-            lines = self._span(g.line_axis, line_number, g.line_block)
-            self._block(inner, columns, live, lines, self._span(g.last.free, place_number, g.place_block))
+            lines = block(g.line_axis, line_number, g.line_block)
+            self._block(inner, columns, live, lines, block(g.last.free, place_number, g.place_block))
         return part
-
-    def _span(self, axis: Range, number: Value, length: int) -> Span:
-        """Return block `number` of an axis."""
-        b, extent = self.b, known(axis)
-        if extent <= length:
-            return Span(axis.name, b.i64(0), b.i64(extent))
-        first = number * length
-        return Span(axis.name, first, b.intrinsic("smin", b.i64(extent) - first, b.i64(length)))
 
     def _panel(self, columns: Span, at: Value) -> Span:
         return columns.part(at, self.b.intrinsic("smin", columns.count - at, self.b.i64(self.tile.columns)))

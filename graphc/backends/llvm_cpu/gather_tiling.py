@@ -51,6 +51,7 @@ class Gather:
     place to the next.  images: the axis that is stepped together with the blocks; group: blocks per item; outer: what
     else is outside of the tile.  limits: for each window the terms that end its taps early (phases).  reads_filter: the
     filter is read where it lies, but for a ragged last panel; else an item packs its `column_block` of it.
+    Taps that meet padding with a whole tile add nothing, whatever the filter holds there.
     """
 
     tile: Tile
