@@ -190,10 +190,9 @@ class variable_scope:
         if again is not None:
             full, prefix = again.name, again.name.rsplit("/", 1)[-1]
         else:
-            given = self._name_or_scope
-            name = store.unique(str(self._default_name)) if given is None else given
+            prefix = str(self._default_name if self._name_or_scope is None else self._name_or_scope)
+            name = store.unique(prefix) if self._name_or_scope is None else prefix
             full = "/".join(part for part in (base.name, name) if part)
-            prefix = str(self._default_name) if given is None else given
         changes = dict(self._defaults)
         if base.custom_getter is not None and changes["custom_getter"] is not None:
             changes["custom_getter"] = _composed(changes["custom_getter"], base.custom_getter)
