@@ -7,6 +7,8 @@ rounding, "fast" those that hold for finite values only.  No row makes an expres
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,8 @@ from graphc.ir.dim import Dim
 from graphc.ir.function import Function, Value
 from graphc.ir.types import TensorType
 from graphc.ops.base import Kind
+from graphc.ops.convolution import FAMILIES
+from graphc.ops.convolution_window import axes_of
 from graphc.passes.bodies import everywhere
 from graphc.passes.patterns import CONSTANTS, EXACT, FINITE, ROUNDING, Match, Rule, apply_rules, index, number
 
@@ -23,6 +27,7 @@ _INT = TensorType(int32, (3, 4))
 _BOOL = TensorType(bool_, (3, 4))
 _FLOAT = TensorType(float32, (3, 4))
 _POSITIVE = (0.5, 2.0)
+PLANAR = [f for f in FAMILIES if f.rank == 2]
 
 
 # -- conditions and computed replacements -----------------------------------------------------------------------------
@@ -198,6 +203,44 @@ def _over_whole_windows(m: Match) -> bool:
     return windowed <= set(m["k"]["axis"])
 
 
+def _pads_windows(m: Match) -> bool:
+    """Whether the zeros that Pad puts around the spatial axes are ones that the windows can count themselves."""
+    pairs, channel = m["j"]["paddings"], axes_of(m["k"]["data_format"], m["x"].tensor.rank - 2)[0]
+    return m["k"]["padding"] != "SAME" and all(isinstance(n, int) for pair in pairs for n in pair) and \
+        pairs[0] == pairs[channel] == (0, 0)
+
+
+def _with_padding(attrs: Mapping[str, Any], pairs: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    """The attrs of a convolution whose input has these zeros around it, too."""
+    before = attrs["explicit_paddings"] or (0,) * (2 * len(pairs))
+    total = tuple(n + m for n, m in zip(before, (n for pair in pairs for n in pair), strict=True))
+    return {**attrs, "padding": "EXPLICIT", "explicit_paddings": total}
+
+
+def _windows_that_pad(m: Match) -> Value:
+    return m.make(m.op.name, m["x"], m["w"], **_with_padding(m["k"], m["j"]["paddings"]))
+
+
+def _sliced_pairs(m: Match) -> list[tuple[Any, Any]]:
+    """What a slice takes off before and after each axis."""
+    whole = m.inputs[0].tensor.shape
+    return [(a, n - a - size) for a, n, size in zip(m["j"]["begin"], whole, m.type.shape, strict=True)]
+
+
+def _slices_windows(m: Match) -> bool:
+    """Whether a slice takes off the padding of a convolution's input gradient, and nothing else."""
+    pairs, channel = _sliced_pairs(m), axes_of(m["k"]["data_format"], m.type.rank - 2)[0]
+    return m["k"]["padding"] != "SAME" and all(n == 1 for n in m["j"]["strides"] or ()) and \
+        all(isinstance(n, int) and n >= 0 for pair in pairs for n in pair) and pairs[0] == pairs[channel] == (0, 0)
+
+
+def _gradient_that_pads(m: Match) -> Value:
+    producer = m.inputs[0].producer
+    assert producer is not None
+    attrs = _with_padding(m["k"], _sliced_pairs(m))
+    return m.make(producer.op.name, m["w"], m["g"], **{**attrs, "input_sizes": m.type.shape})
+
+
 # -- the table --------------------------------------------------------------------------------------------------------
 
 _ELEMENTWISE_UNARY = (
@@ -208,6 +251,10 @@ _ELEMENTWISE_BINARY = (
     "NotEqual", "LogicalAnd", "LogicalOr")
 _WIDE = {"j": {"shape": (3, 4)}}
 _PLANE = {"ksize": (1, 2, 2, 1), "strides": (1, 2, 2, 1), "padding": "VALID", "data_format": "NHWC"}
+_PADDED = {"paddings": ((0, 0), (1, 2), (0, 1), (0, 0))}
+_VALID = {"strides": (1, 2, 1, 1), "padding": "VALID", "data_format": "NHWC", "dilations": (1, 1, 1, 1),
+          "explicit_paddings": ()}
+_IMAGE, _TAPS = TensorType(float32, (2, 5, 4, 3)), TensorType(float32, (3, 2, 3, 2))
 _ROOTS = (("0.5", "Sqrt"), ("-0.5", "Rsqrt"))
 
 RULES: tuple[Rule, ...] = (
@@ -287,6 +334,16 @@ RULES: tuple[Rule, ...] = (
     Rule("SelectV2(c, x, y)", "x", when=_holds, given={"c": True}),
     Rule("SelectV2(c, x, y)", "y", when=_holds_not, given={"c": False}),
     Rule("SelectV2(LogicalNot(p), x, y)", "SelectV2(p, y, x)", given={"p": _BOOL}),
+    # Zeros around images are padding of the windows over them.
+    *(Rule(f"{f.name}{{k}}(Pad{{j}}(x), w)", _windows_that_pad, when=_pads_windows,
+           given={"x": _IMAGE, "w": _TAPS, "j": _PADDED, "k": _VALID}) for f in PLANAR),
+    *(Rule(f"{f.for_filter}{{k}}(Pad{{j}}(x), w)", _windows_that_pad, when=_pads_windows, given={
+        "x": _IMAGE, "w": TensorType(float32, (2, 3, 4, 6 if f.is_depthwise else 2)), "j": _PADDED,
+        "k": {**_VALID, "filter_sizes": _TAPS.shape}}) for f in PLANAR),
+    *(Rule(f"Slice{{j}}({f.for_input}{{k}}(w, g))", _gradient_that_pads, when=_slices_windows, given={
+        "w": _TAPS, "g": TensorType(float32, (2, 3, 4, 6 if f.is_depthwise else 2)),
+        "j": {"begin": (0, 1, 0, 0), "size": (2, 5, 4, 3), "strides": ()},
+        "k": {**_VALID, "input_sizes": (2, 8, 5, 3)}}) for f in PLANAR),
     # Sums.
     Rule("Sum{k}(Sum{j}(x))", _merged_axes, ROUNDING, given={
         "x": TensorType(float32, (2, 3, 4)), "j": {"axis": (1,), "keepdims": False}, "k": {"axis": (1,),
