@@ -1,4 +1,4 @@
-"""Models as ONNX files: names, sizes, layout, what is refused; and whole models in onnxruntime at several batch sizes."""
+"""Models as ONNX files: names, sizes, layout, what is refused; and whole models in onnxruntime at several batches."""
 from __future__ import annotations
 
 import importlib
