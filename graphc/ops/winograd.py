@@ -10,7 +10,8 @@ however small the images are.
       for each of the 16 or 36 products                     s = v x u, a product of matrices: tiles by channels
       for each tile, for each output channel                output * s * output^T, then bias, activation, residual ...
 
-Channels of the transformed filters lie in strips of a cache line each: u[product, strip, channel, lane].
+Output channels of the transformed filters lie in strips of a cache line each: u[strip, product, channel, lane].  A row
+of zeros behind the channels keeps the products apart in the cache: filters have powers of two of everything.
 
 Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, section 4.
 """
@@ -52,6 +53,7 @@ from graphc.ops.winograd_tiles import (
     Grid,
     add,
     binder,
+    both,
     floats,
     grid_of,
     locate,
@@ -83,7 +85,7 @@ def _filter_infer(ctx: Inference) -> Sequence[PartialType]:
     if w.shape is None:
         return [PartialType(float32, None)]
     inner, outer = w.shape[3:1:-1] if ctx.attrs["turned"] else w.shape[2:]
-    return [PartialType(float32, (transform.points, dim.ceildiv(outer, STRIP), inner, STRIP))]
+    return [PartialType(float32, (dim.ceildiv(outer, STRIP), transform.points, inner + 1, STRIP))]
 
 
 def _filter_reference(call: Call) -> Any:
@@ -93,30 +95,28 @@ def _filter_reference(call: Call) -> Any:
         w = w[::-1, ::-1].swapaxes(2, 3)
     u = np.einsum("ai,bj,ijco->abco", g, g, w)
     u = u.reshape(-1, *u.shape[2:])
-    spare = -u.shape[2] % STRIP
-    u = np.pad(u, ((0, 0), (0, 0), (0, spare)))
-    return np.ascontiguousarray(u.reshape(*u.shape[:2], -1, STRIP).swapaxes(1, 2))
+    u = np.pad(u, ((0, 0), (0, 1), (0, -u.shape[2] % STRIP)))
+    return np.ascontiguousarray(u.reshape(*u.shape[:2], -1, STRIP).transpose(2, 0, 1, 3))
 
 
 def _filter_body(r: Routine) -> tuple[Stmt, ...]:
     """Lanes run along the strip, the output channels, which lie side by side in the filter too, unless it is turned."""
     transform, turned = TRANSFORMS[r.attrs["tile"]], r.attrs["turned"]
-    (_, strips, inner, _), shape = r.out_types[0].shape, r.in_types[0].shape
-    outer = shape[2] if turned else shape[3]
+    (strips, _, rows, _), shape = r.out_types[0].shape, r.in_types[0].shape
+    inner, outer = shape[3:1:-1] if turned else shape[2:]
     strip, channel, lane = (Axis(r.fresh(stem)) for stem in ("q", "c", "e"))
     out = add(times(strip, STRIP), lane)
+    inside = [prim("lt", channel, size_of(inner)), *([prim("lt", out, size_of(outer))] if outer % STRIP != 0 else [])]
     lets, bind = binder(r.fresh)
 
     def weight(i: int, j: int) -> Expr:
         at = (index(TAPS - 1 - i), index(TAPS - 1 - j), out, channel) if turned else (index(i), index(j), channel, out)
-        if outer % STRIP == 0:
-            return Load(r.input(0), at, float32)
-        return Load(r.input(0), at, float32, prim("lt", out, size_of(outer)), const(0, float32))
+        return Load(r.input(0), at, float32, both(inside), const(0, float32))
 
     for a, row in enumerate(sandwich(transform.filter, weight, bind)):
-        lets += [Store(r.output(0), (index(a * transform.reach + b), strip, channel, lane), value)
+        lets += [Store(r.output(0), (strip, index(a * transform.reach + b), channel, lane), value)
                  for b, value in enumerate(row)]
-    return (loop(strip, strips, loop(channel, inner, loop(lane, STRIP, *lets))),)
+    return (loop(strip, strips, loop(channel, rows, loop(lane, STRIP, *lets))),)
 
 
 def _filter_samples() -> list[Sample]:
@@ -188,7 +188,7 @@ def _infer(ctx: Inference) -> Sequence[PartialType]:
     require_rank(ctx, u.shape, 4, "filter", 4)
     if x.shape is None or u.shape is None:
         return [PartialType(float32, None)]
-    ctx.equal(x.shape[3], u.shape[2], f"the input has {x.shape[3]} channels, the filters have {u.shape[2]}")
+    ctx.equal(x.shape[3] + 1, u.shape[2], f"the input has {x.shape[3]} channels, the filters have {u.shape[2]} - 1")
     return [PartialType(float32, (x.shape[0], *ctx.attrs["size"], ctx.attrs["channels"]))]
 
 
@@ -198,7 +198,8 @@ def _reference(call: Call) -> Any:
     (height, width), outputs, side = call.attrs["size"], call.attrs["channels"], transform.tile
     data, output = floats(transform.data), floats(transform.output)
     v = np.einsum("ai,bj,tcij->abtc", data, data, windows_of(x, transform, (height, width), call.attrs["before"]))
-    filters = u.swapaxes(1, 2).reshape(transform.reach, transform.reach, x.shape[3], -1)[..., :outputs]
+    filters = u[:, :, :-1].transpose(1, 2, 0, 3).reshape(transform.reach, transform.reach, x.shape[3], -1)
+    filters = filters[..., :outputs]
     y = np.einsum("ia,jb,abto->tijo", output, output, np.einsum("abtc,abco->abto", v, filters))
     down, across = -(-height // side), -(-width // side)
     y = y.reshape(x.shape[0], down, across, side, side, outputs).swapaxes(2, 3)
@@ -241,7 +242,7 @@ def _multiply(s: Stages, transform: Transform, t: Tiles, v: str, m: str, rows: E
         ((point.name, index(transform.points)),), ((row.name, rows),),
         ((strip.name, strips), (lane.name, index(STRIP))), ((channel.name, size_of(channels)),),
         Load(v, (point, add(times(row, channels), channel)), float32),
-        s.load(1, (point, add(first, strip), channel, lane)), acc, float32,
+        s.load(1, (add(first, strip), point, channel, lane)), acc, float32,
         (Store(m, (point, _sum_at(t, row, strip, lane)), Var(acc, float32)),))
 
 
@@ -296,7 +297,7 @@ def _samples() -> list[Sample]:
                 (2, (6, 7), 3, 5, (1, 1)), (1, (4, 4), 16, 32, (1, 1)), (3, (13, 9), 4, 16, (0, 0)),
                 (1, (1, 1), 1, 1, (1, 1)), (0, (8, 8), 3, 4, (1, 1)), (2, (9, 14), 5, 130, (2, 2))):
             data = typed(float32, n, *(max(1, size[d] + TAPS - 1 - 2 * before[d]) for d in (0, 1)), channels)
-            filters = typed(float32, transform.points, strips_of(outputs), channels, STRIP)
+            filters = typed(float32, strips_of(outputs), transform.points, channels + 1, STRIP)
             found.append(Sample((data, filters), {"tile": tile, "before": before, "size": size, "channels": outputs},
                                 special=False))
     return found

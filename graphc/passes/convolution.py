@@ -34,8 +34,9 @@ MULTIPLY_ADDS = 32.0  # a cycle
 DIRECT_SHARE, PRODUCT_SHARE, SUMS_SHARE = 0.85, 0.85, 0.75  # reached by direct forms, by products, by sums of products
 DATA_CYCLES = {2: 40.0, 4: 130.0}  # of one tile and vector of channels transformed
 OUTPUT_CYCLES = {2: 30.0, 4: 100.0}  # of one tile and vector of channels transformed back, or of its gradient
-FILTER_CYCLES = {2: 60.0, 4: 120.0}  # of one vector of filters transformed
-TURNED_CYCLES = 160.0  # beside them, of its gathers where the channels are exchanged
+FILTER_CYCLES = {2: 60.0, 4: 100.0}  # of one vector of filters transformed
+TURNED_CYCLES = 250.0  # beside them, of its gathers where the channels are exchanged
+MOST_CHANNELS = 1024  # of F(4x4, 3x3): with more its error may exceed 2e-5
 GAIN = 0.9  # of the direct form's time that Winograd's must be below: estimates are no better
 BYTES = 16.0  # of filters a cycle that come from beyond the second-level cache
 SUM_BYTES = 16.0  # of sums a cycle that are added to there
@@ -105,8 +106,8 @@ def _choice(node: Node, case: _Case, options: Options) -> Choice:
         return Choice(node, 2, 'F(2x2, 3x3): asked for F(4x4, 3x3), which numerics="strict" does not take')
     if wanted is not None:
         return Choice(node, wanted, f"{_NAMES[wanted]}: asked for")
-    strict = options.numerics == "strict"
-    times = {tile: _time(case, tile) for tile in _NAMES if not (strict and tile == 4)}
+    exact = options.numerics == "strict" or case.channels > MOST_CHANNELS
+    times = {tile: _time(case, tile) for tile in _NAMES if not (exact and tile == 4)}
     best = min(times, key=times.__getitem__)
     tile = best if times[best] < GAIN * times[0] else 0
     told = ", ".join(f"{_NAMES[t]} {times[t] / 1e3:.0f}" for t in sorted(times, key=times.__getitem__))
