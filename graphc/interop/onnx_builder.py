@@ -152,6 +152,7 @@ class OnnxBuilder:
         self._part, self._op, self._line = 0, "", ""
         self._shared: dict[tuple[DType, tuple[int, ...], bytes], Ref] = {}
         self._sizes: dict[Size, Ref] = {}
+        self._factors: dict[Atom, Ref] = {}
         self._symbols: dict[str, tuple[Ref, int, int]] = {}
         self._turned: dict[tuple[int, tuple[int, ...]], Ref] = {}
         self._turned_from: dict[int, tuple[Ref, tuple[int, ...]]] = {}
@@ -320,7 +321,9 @@ class OnnxBuilder:
             for factors, count in n.terms:
                 term = self.size(count) if count != 1 or not factors else None
                 for atom in factors:
-                    factor = self._atom(atom)
+                    if atom not in self._factors:
+                        self._factors[atom] = self._factor(atom)
+                    factor = self._factors[atom]
                     term = factor if term is None else self.emit("Mul", factor, term)
                 assert term is not None
                 total = term if total is None else self.emit("Add", total, term)
@@ -328,7 +331,7 @@ class OnnxBuilder:
             self._sizes[n] = total
         return self._sizes[n]
 
-    def _atom(self, atom: Atom) -> Ref:
+    def _factor(self, atom: Atom) -> Ref:
         if atom.op == "sym":
             return self._symbol(str(atom.args[0]))
         a, b = (self.size(part) for part in atom.args)
