@@ -66,6 +66,7 @@ def test_an_op_lives_in_one_file(tmp_path: Path) -> None:
 def test_nothing_below_the_ops_knows_an_op_of_that_kind_by_name() -> None:
     """But for the tables of interop, which name the ops of other programs."""
     known = [p.relative_to(PACKAGE) for p in sorted(PACKAGE.rglob("*.py"))
-             if PACKAGE / "interop" not in p.parents and any(isinstance(n, ast.Constant) and n.value in (NAME, f"{NAME}Grad")
-                    for n in ast.walk(ast.parse(p.read_text())))]
+             if PACKAGE / "interop" not in p.parents and any(
+                 isinstance(n, ast.Constant) and n.value in (NAME, f"{NAME}Grad")
+                 for n in ast.walk(ast.parse(p.read_text())))]
     assert known == [Path("dsl") / "nn.py", FILE]  # the second is the op, the first its public function
