@@ -27,6 +27,7 @@ from graphc.backends.llvm_cpu.panel import Panel
 from graphc.backends.llvm_cpu.patch import Extent, fill, limited, slack
 from graphc.backends.llvm_cpu.render import Context, Operand, Renderer
 from graphc.backends.llvm_cpu.tiling import Range, Way
+from graphc.backends.llvm_cpu.window import known
 from graphc.backends.llvm_cpu.window_kernel import window_kernel
 from graphc.ir import dim
 from graphc.kernel.ir import Contract, Kernel
@@ -194,11 +195,17 @@ class _Correlation:
                  self._at(self.patch, loop.index * c.frame_pitch), self.stage)
         columns = part.columns
         with b.loop(b.i64(0), columns.count, step=tile.columns) as across:
-            panel = columns.part(across.index, b.intrinsic("smin", columns.count - across.index, b.i64(tile.columns)))
+            panel = self._panel(columns, across.index)
             right, step = self._right(part.context, panel, frames, lines, places)
             run = b.binary("udiv", places.count, b.i64(c.overlap)) if c.overlap > 1 else places.count
             shared = (self.taps, frames.count * lines.count, run, right, step)
             self._tiles_of_panel(part, across.index, lambda *at: self._multiply(shared, *at))
+
+    def _panel(self, columns: Span, at: Value) -> Span:
+        """Return the panel of columns from `at` on; of a known width where all have it."""
+        b, width = self.b, self.tile.columns
+        return columns.part(at, b.i64(width) if known(self.c.columns) % width == 0
+                            else b.intrinsic("smin", columns.count - at, b.i64(width)))
 
     def _extents(self, context: Context, part: _Part, lines: Span, places: Span) -> list[Extent]:
         """Return the coordinates that a block of positions reads."""
@@ -252,8 +259,7 @@ class _Correlation:
         """Build build(panel of columns, ...) for each tile of an item; see `_tiles_of_panel`."""
         b, columns = self.b, part.columns
         with b.loop(b.i64(0), columns.count, step=self.tile.columns) as across:
-            panel = columns.part(across.index, b.intrinsic("smin", columns.count - across.index,
-                                                           b.i64(self.tile.columns)))
+            panel = self._panel(columns, across.index)
             self._tiles_of_panel(part, across.index, lambda *at: build(part, panel, *at))
 
     def _tiles_of_panel(self, part: _Part, column: Value,

@@ -61,7 +61,8 @@ class Epilogue:
                 value = b.load(b.at(sums, loop.index * step + position, tile.element), tile.element, tile.lanes)
                 self._body(context, {**slow.at(loop.index), **fast.along(position)}, value, tile.lanes, mask)
 
-        for_vectors(b, fast.count, tile.lanes, vector, always_masked=b.module.has("avx512vl"))
+        is_whole = fast.count.constant is not None and fast.count.constant % tile.lanes == 0
+        for_vectors(b, fast.count, tile.lanes, vector, always_masked=b.module.has("avx512vl") and not is_whole)
 
     def _body(self, context: Context, names: Mapping[str, Operand], value: Value, lanes: int,
               mask: Value | None) -> None:

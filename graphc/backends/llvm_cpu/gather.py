@@ -29,6 +29,7 @@ from graphc.backends.llvm_cpu.panel import Panel
 from graphc.backends.llvm_cpu.patch import Extent, fill, interval, limited, slack
 from graphc.backends.llvm_cpu.render import Context, Renderer
 from graphc.backends.llvm_cpu.tiling import Way
+from graphc.backends.llvm_cpu.window import known
 from graphc.backends.llvm_cpu.window_kernel import window_kernel
 from graphc.ir import dim
 from graphc.kernel.ir import Contract, Kernel
@@ -152,7 +153,10 @@ class _Gather:
         return part
 
     def _panel(self, columns: Span, at: Value) -> Span:
-        return columns.part(at, self.b.intrinsic("smin", columns.count - at, self.b.i64(self.tile.columns)))
+        """Return the panel of columns from `at` on; of a known width where all have it."""
+        b, width = self.b, self.tile.columns
+        return columns.part(at, b.i64(width) if known(self.g.columns) % width == 0
+                            else b.intrinsic("smin", columns.count - at, b.i64(width)))
 
     def _block(self, context: Context, columns: Span, live: list[Value], lines: Span, places: Span) -> None:
         """Build the products of one block of positions with a block of output channels."""
@@ -174,7 +178,8 @@ class _Gather:
                     with b.loop(b.i64(0), number) as along:
                         place = first + along.index * width
                         self._multiply(self._at(line, place * g.place_pitch), width, depth, right)
-                        count = b.intrinsic("smin", places.count - place, b.i64(width))
+                        is_whole = places.count.constant is not None and not g.is_planar
+                        count = b.i64(width) if is_whole else b.intrinsic("smin", places.count - place, b.i64(width))
                         self._finish(context, part, part_lines, places.part(place, count), width)
 
     def _depth(self, live: list[Value], line: Value, there: tuple[Value, Value] | None) -> _Depth:
