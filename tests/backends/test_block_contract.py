@@ -2,6 +2,7 @@
 strips, of widths that fill a vector, half of one or several."""
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -12,7 +13,7 @@ from graphc.backends.numba_cpu import NumbaBackend
 from graphc.dtypes import DType, float32, float64, int64
 from graphc.errors import BackendError
 from graphc.ir.dim import ceildiv, symbol
-from graphc.kernel.ir import Axis, Contract, Expr, For, Kernel, Load, Local, Param, Store, Var, index, size
+from graphc.kernel.ir import Axis, Contract, Expr, For, Kernel, Load, Local, Param, Store, Var, const, index, size
 from graphc.kernel.primitives import prim
 from graphc.kernel.target import named
 from graphc.kernel.verify import verify
@@ -35,8 +36,10 @@ def times(x: Expr, n: int) -> Expr:
     return prim("mul", x, index(n))
 
 
-def kernel(block: int, depth: int, strips: int, strip: int, dtype: DType, spare: int = 0, room: int = 24) -> Kernel:
-    """y[p, t, :] = x[p, t, :] @ w[p], in blocks of rows t; the rows of scratch are those of a block, and `room`."""
+def kernel(block: int, depth: int, strips: int, strip: int, dtype: DType, spare: int = 0, room: int = 24,
+           turns: int = 0) -> Kernel:
+    """y[p, t, :] = x[p, t, :] @ w[p], in blocks of rows t; the rows of scratch are those of a block, and `room`.  With
+    `turns`, so many products are added to 1."""
     rows = prim("min", index(block), prim("sub", size(N), times(b, block)))
     row, column = add(times(b, block), t), add(times(q, strip), e)
     width = strips * strip
@@ -52,15 +55,20 @@ def kernel(block: int, depth: int, strips: int, strip: int, dtype: DType, spare:
     product = Contract((("p", index(POINTS)),), (("t", rows),), (("q", index(strips)), ("e", index(strip))),
                        (("k", index(depth)),), Load("v", v_at, dtype), Load("w", (p, q, k, e), dtype), "acc", dtype,
                        (Store("s", s_at, Var("acc", dtype)),))
+    again = For("r", index(turns), (replace(product, m=(("t", index(block)),), body=(
+        Store("s", s_at, prim("add", Load("s", s_at, dtype), Var("acc", dtype))),)),))
+    ones = every(p, index(POINTS), every(t, rows, every(q, index(strips), every(e, index(strip), Store(
+        "s", s_at, const(1, dtype))))))
     out = every(t, rows, every(p, index(POINTS), every(q, index(strips), every(e, index(strip), Store(
         "y", (p, row, column), Load("s", s_at, dtype))))))
     params = (Param("x", dtype, (POINTS, N, depth), "in"), Param("w", dtype, (POINTS, strips, depth, strip), "in"),
               Param("y", dtype, (POINTS, N, width), "out"))
-    return Kernel(f"block_{block}_{depth}_{strips}_{strip}_{dtype.name}", params, ("n0",),
-                  (every(b, size(ceildiv(N, block)), v, s, copy, product, out),))
+    middle = (ones, again) if turns else (product,)
+    name = f"block_{block}_{depth}_{strips}_{strip}_{dtype.name}" + (f"_x{turns}" if turns else "")
+    return Kernel(name, params, ("n0",), (every(b, size(ceildiv(N, block)), v, s, copy, *middle, out),))
 
 
-def sample(body: Kernel) -> Sample:
+def sample(body: Kernel, turns: int = 0) -> Sample:
     def inputs(rng: np.random.Generator, sizes: Sizes) -> Arrays:
         return {q.name: rng.standard_normal(tuple(n if isinstance(n, int) else sizes["n0"] for n in q.shape)).astype(
             q.dtype.storage) for q in body.params if q.role == "in"}
@@ -68,6 +76,8 @@ def sample(body: Kernel) -> Sample:
     def reference(arrays: Arrays, sizes: Sizes) -> dict[str, object]:
         x, w = (arrays[n].astype(np.longdouble) for n in "xw")
         w = w.swapaxes(1, 2).reshape(POINTS, w.shape[2], -1)
+        if turns:
+            return {"y": Expected(1 + turns * (x @ w), 2.0 * turns * x.shape[-1], 1 + turns * (np.abs(x) @ np.abs(w)))}
         return {"y": Expected(x @ w, 2.0 * x.shape[-1], np.abs(x) @ np.abs(w))}
 
     return Sample(body, inputs, reference, tuple({"n0": n} for n in (0, 1, 3, 5, 13, 24, 37, 61)))
@@ -77,6 +87,8 @@ SAMPLES = {s.name: s for s in map(sample, (
     kernel(24, 5, 1, 16, float32), kernel(24, 16, 2, 16, float32, 16), kernel(28, 7, 5, 16, float32),
     kernel(9, 33, 3, 16, float32, 1), kernel(25, 4, 1, 16, float64), kernel(30, 6, 3, 8, float64),
     kernel(24, 3, 2, 64, float32), kernel(11, 3, 5, 4, float32), kernel(1, 1, 1, 2, float64)))}
+SAMPLES |= {s.name: s for s in (sample(kernel(26, 5, 3, 16, float32, room=32, turns=3), 3),
+                                sample(kernel(7, 4, 1, 8, float64, room=8, turns=1), 1))}
 
 
 @cache

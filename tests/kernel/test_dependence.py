@@ -114,6 +114,11 @@ def test_an_extent_is_no_more_than_what_it_is_the_least_of() -> None:
     least = prim("min", size(M), prim("sub", size(N), times(i, size(M))))
     at = prim("add", times(i, size(M)), j)
     assert independent(For("i", size(N), (For("j", least, (put(at),)),)))
+    # Of several bounds any may be the one that helps.
+    known = For("j", prim("min", least, index(5)), (put(prim("add", times(i, index(5)), j)),))
+    assert independent(For("i", size(N), (known,)))
+    assert independent(For("i", prim("min", index(1), size(N)), (put(index(0)),)))
+    assert not independent(For("i", prim("min", index(2), size(N)), (put(index(0)),)))
     assert not independent(For("i", size(N), (For("j", prim("max", size(M), size(N)), (put(at),)),)))
     assert not independent(For("i", size(N), (For("j", least, (put(plus(at, 0), buffer="y"), put(plus(at, 1)))),)))
 

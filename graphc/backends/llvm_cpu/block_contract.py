@@ -211,6 +211,8 @@ def _form(r: Renderer, s: Contract) -> _Form:
     least = -(-extent // (tallest // 3)) * (tallest // 3) if isinstance(extent, int) else tallest
     if room < least:
         raise refuse(f"scratch has {least} rows or more")
+    if adds and not isinstance(extent, int):  # else a panel that begins earlier would add to some rows twice
+        raise refuse("sums are added to what is there where the number of rows is known")
     return _Form(_ELEMENTS[s.acc_dtype], strip, adds, stride(a, batch), stride(a, row), stride(a, k),
                  stride(b, batch), stride(b, k), stride(b, strip_axis), stride(store, batch), stride(store, row),
                  stride(store, strip_axis), room)
