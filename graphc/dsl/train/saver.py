@@ -120,7 +120,7 @@ class Saver:
             value, dtype = reader.get_tensor(name), v.dtype.base_dtype
             if reader.get_variable_to_dtype_map()[name] is not dtype:
                 stored = reader.get_variable_to_dtype_map()[name]
-                raise errors.InvalidArgumentError(None, v.op, f"{name} is {dtype.name}, in the checkpoint {stored.name}")
+                raise errors.InvalidArgumentError(None, v.op, f"{name} is {dtype.name}, saved as {stored.name}")
             shape = tuple(v.shape.as_list()) if v.shape.is_fully_defined() else value.shape
             if shape != value.shape and not (self._reshape and value.size == int(np.prod(shape, dtype=np.int64))):
                 raise errors.InvalidArgumentError(None, v.op, f"{name} has the shape {shape}, in the checkpoint "
