@@ -23,6 +23,7 @@ from graphc.kernel import walk
 from graphc.kernel.cost import expression_cycles
 from graphc.kernel.ir import Axis, Const, Expr, Load, Prim, Var
 from graphc.ops.base import Contracting, Convolving, Pointwise, Reducing, Staged, View, Windows, widen
+from graphc.passes.unroll import has_few_taps, written_out
 
 UNIT = -1
 TYPICAL = 128  # what an unknown size is taken for in estimates
@@ -332,6 +333,9 @@ def windows_of(node: Node) -> Windows:
 def _convolution(value: Value, node: Node, lower: Convolving) -> Unit:
     """The operands of a tiled one stay in memory: each of their elements is read by many windows."""
     windows = windows_of(node)
+    if not lower.tiled and has_few_taps(windows):
+        extents = {str(i): n for i, n in enumerate(_numbered(value.tensor.shape)[1])}
+        return _map_point(value, node, Pointwise(point=lambda p: written_out(p, windows, extents)))
     out = [a for a in windows.out if a]
     domain = (*out, *windows.summed)
     number = {a: i for i, a in enumerate(domain)} | {"": UNIT}

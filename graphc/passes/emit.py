@@ -20,6 +20,7 @@ from graphc.kernel.primitives import cast, prim
 from graphc.ops.base import Contracting, Convolving, Pointwise, Reducing, View, Windows, widen
 from graphc.passes.access import UNIT, Labels, accumulator, literal, product_of, windows_of
 from graphc.passes.indices import ZERO, quotient, remainder, reshaped
+from graphc.passes.unroll import written_out
 
 Index: TypeAlias = tuple[Expr, ...]
 
@@ -152,6 +153,10 @@ class Emission:
                 return cast(prim("mul", *map(widen, elements)), value.tensor.dtype)
             assert isinstance(lower, Pointwise) and lower.scalar is not None
             return cast(lower.scalar(node.attrs, *map(widen, elements)), value.tensor.dtype)
+        if isinstance(node.op.lower, Convolving):
+            windows = windows_of(node)
+            return cast(written_out(Element(self, node, value.index, at, predicate), windows, self.extents),
+                        value.tensor.dtype)
         if not isinstance(node.op.lower, Pointwise) or node.op.lower.point is None:
             raise InternalError(f"{node.op.name} has no element by element lowering")
         point = Element(self, node, value.index, at, predicate)
