@@ -63,11 +63,10 @@ def export(source: Source) -> Any:
     MissingPackage.
     """
     if isinstance(source, Model):
-        graph, signature, name = source.graph, source.signature, Path(source.path).stem or "model"
-        values: Mapping[str, Array] = source.values()
+        source, name = (source.graph, source.signature, source.values()), Path(source.path).stem or "model"
     else:
-        (graph, signature, values), name = source, "model"
-    del graph  # its operations are reached through the signature
+        name = "model"
+    _, signature, values = source
     for tensor in signature.inputs.values():
         if tensor.shape.ndims is None:
             raise GraphError(report(f"the rank of the fed tensor {tensor.name!r} is not known", str(tensor.op.source),

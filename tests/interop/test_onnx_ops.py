@@ -16,7 +16,7 @@ from graphc.interop import onnx_elementwise, onnx_movement, onnx_windows
 from graphc.interop.onnx import NotExportable, export_function
 from graphc.interop.onnx_table import REASONS, ROWS, covered, is_decomposed
 from graphc.ir.evaluate import evaluate
-from graphc.ops.base import Op, Sample, all_ops
+from graphc.ops.base import Kind, Op, Sample, all_ops
 from tests.interop.onnx_cases import WITHOUT_KERNEL, NoKernel, check, in_range, one_op, run
 from tests.ops.cases import TENSOR_OPS, draw, generator, symbolic
 
@@ -76,6 +76,19 @@ def test_one_sample_of_every_op_and_dtype() -> None:
             except AssertionError as error:
                 failures.append(str(error))
     assert not failures, "\n".join(failures)
+
+
+def test_nan_and_infinities_in_elementwise_ops() -> None:
+    ran = set()
+    for op in EXPORTED:
+        for number, sample in enumerate(op.samples()):
+            if op.kind is Kind.ELEMENTWISE and sample.special and sample.types[0].dtype is dtypes.float32 and \
+                    op.name not in ("Cast", "Atan2"):
+                arrays = draw(sample, generator("special", op.name, number), special=True)
+                function, given = one_op(op, sample.types, sample.attrs)
+                check(run(export_function(function, {}), arrays), evaluate(function, arrays)[0], given, op.name)
+                ran.add(op.name)
+    assert len(ran) > 60, sorted(ran)
 
 
 @pytest.mark.nightly
