@@ -62,18 +62,17 @@ def export(source: Source) -> Any:
     Raises NotExportable with every operation that cannot be said, GraphError for a fed tensor of unknown rank,
     MissingPackage.
     """
-    if isinstance(source, Model):
-        source, name = (source.graph, source.signature, source.values()), Path(source.path).stem or "model"
-    else:
-        name = "model"
-    _, signature, values = source
+    _package()
+    signature = source.signature if isinstance(source, Model) else source[1]
     for tensor in signature.inputs.values():
         if tensor.shape.ndims is None:
             raise GraphError(report(f"the rank of the fed tensor {tensor.name!r} is not known", str(tensor.op.source),
                                     hint="give its placeholder a shape, with None for free sizes"))
     function = extract(tuple(signature.outputs.values()), tuple(signature.inputs.values()), signature.targets)
     function = function.replace(feed_names=tuple(signature.inputs), fetch_names=tuple(signature.outputs))
-    return export_function(function, values, name)
+    if isinstance(source, Model):
+        return export_function(function, source.values(), Path(source.path).stem or "model")
+    return export_function(function, source[2])
 
 
 def write_onnx(path: str | Path, source: Source) -> Path:
