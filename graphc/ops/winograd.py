@@ -64,7 +64,7 @@ from graphc.ops.winograd_tiles import (
     windows_of,
 )
 
-MOST = 24  # and of a full block, of it: the heights of the usual register tiles divide it
+MOST = 24  # the most tiles of a block are a multiple of it, which the heights of the usual register tiles divide
 SCRATCH = 640 << 10  # bytes of scratch that a block aims at: it stays in the second-level cache beside the filters
 WIDEST = 4 * MOST  # tiles of a block at most
 ITEMS = 16  # blocks that are worth having, so that threads can share them
@@ -271,10 +271,10 @@ def _scatter(s: Stages, transform: Transform, t: Tiles, sums: str, start: Expr, 
     for i in range(side):
         row: list[Stmt] = []
         for j in range(side):
-            row += _where(s, _unless_certain(xs[j], j, t.grid.across, side, width), each[i * side + j])
-        after += _where(s, _unless_certain(ys[i], i, t.grid.down, side, height), row)
+            row += _where(_unless_certain(xs[j], j, t.grid.across, side, width), each[i * side + j])
+        after += _where(_unless_certain(ys[i], i, t.grid.down, side, height), row)
     inside = prim("lt", channel, index(outputs)) if outputs % STRIP else None
-    body = loop(lane, STRIP, *lets, *_where(s, inside, after))
+    body = loop(lane, STRIP, *lets, *_where(inside, after))
     return For(number.name, rows, (*statements, For(strip.name, strips, (body,), True)), True)
 
 
@@ -283,7 +283,8 @@ def _unless_certain(place: Expr, i: int, tiles: int, tile: int, size: int) -> Ex
     return prim("lt", place, index(size)) if (tiles - 1) * tile + i >= size else None
 
 
-def _where(s: Stages, condition: Expr | None, body: Sequence[Stmt]) -> list[Stmt]:
+def _where(condition: Expr | None, body: Sequence[Stmt]) -> list[Stmt]:
+    """Return statements to run where a condition holds, None for everywhere."""
     return list(body) if condition is None else [If(condition, tuple(body))]
 
 

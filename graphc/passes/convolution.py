@@ -2,7 +2,7 @@
 
 Owns the choice and its reason in words.  Knows the ops; must not know kernels or machines.  Law: what it computes
 differs by rounding alone: F(2x2) is as exact as the direct form, F(4x4) within 2e-5 of the largest element, and
-numerics="strict" never takes it.  A convolution is eligible with filters of 3 x 3, stride and dilation 1, one group,
+numerics="strict" never takes it; an element that is not finite reaches all outputs of its tiles.  One is eligible with filters of 3 x 3, stride and dilation 1, one group,
 channels last, float32, and a height and width that are known; so are its gradients.  That for the input is the
 convolution of the output's gradient with the filters turned around, that for the filters an algorithm of its own.
 

@@ -56,7 +56,7 @@ class _Form:
 
 @dataclass(frozen=True, slots=True)
 class _Tile:
-    """A register tile: rows by vectors of lanes.  The vectors lie in strips of their own, or (`apart`) side by side."""
+    """A register tile: rows by vectors of lanes.  Two vectors lie in strips of their own (`apart`), or side by side."""
 
     rows: int
     lanes: int
