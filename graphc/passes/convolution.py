@@ -2,9 +2,11 @@
 
 Owns the choice and its reason in words.  Knows the ops; must not know kernels or machines.  Law: what it computes
 differs by rounding alone: F(2x2) is as exact as the direct form, F(4x4) within 2e-5 of the largest element, and
-numerics="strict" never takes it; an element that is not finite reaches all outputs of its tiles.  One is eligible with filters of 3 x 3, stride and dilation 1, one group,
-channels last, float32, and a height and width that are known; so are its gradients.  That for the input is the
-convolution of the output's gradient with the filters turned around, that for the filters an algorithm of its own.
+numerics="strict" never takes it; an element that is not finite reaches all outputs of its tiles.
+
+A convolution is eligible with filters of 3 x 3, stride and dilation 1, one group, channels last, float32, and a height
+and width that are known; so are its gradients.  That for the input is the convolution of the output's gradient with the
+filters turned around, that for the filters an algorithm of its own.
 
 Estimates are in cycles of one core with two 512-bit multiply-adds a cycle.  Narrower machines have other numbers and
 the same order, since all parts are counted in vectors.
@@ -158,14 +160,15 @@ def _sized(g: Geometry, role: str, kept: bool) -> _Case | str:
 
 
 def _is_kept(function: Function, value: Value) -> bool:
-    """Whether what is computed from `value` alone outlives a run: it depends on variables that no run writes."""
-    if any(u is not s and (u.producer is None or u.producer.op.kind is not Kind.RANDOM)
+    """Whether what is computed from `value` alone outlives a run (hoist.py): it depends on constants, and on variables
+    that the run does not write."""
+    if not function.feeds or any(u is not s and (u.producer is None or u.producer.op.kind is not Kind.RANDOM)
            for s, u in zip(function.states, function.updates, strict=True)):
         return False
-    stack, seen = [value], {value}
+    stack, seen, states = [value], {value}, frozenset(function.states)
     while stack:
         v = stack.pop()
-        if v.producer is None and v not in function.states:
+        if v.producer is None and v not in states:
             return False
         below = [u for u in v.producer.inputs if u not in seen] if v.producer is not None else []
         seen.update(below)
