@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dtypes import bfloat16, float16, float32, int64, uint8
+from graphc.dtypes import bfloat16, float16, float32, int32, int64, uint8
 from graphc.ir import dim
 from graphc.ir.dim import Size
 from graphc.ir.types import PartialType, Shape
@@ -28,6 +28,7 @@ from graphc.ops.base import (
     Decomposition,
     Inference,
     Kind,
+    NoGradient,
     NotLowered,
     Op,
     Point,
@@ -48,14 +49,17 @@ from graphc.ops.rules import (
     concrete,
     ints,
     require_rank,
+    same_shapes,
     show,
     typed,
     unknown_sizes,
 )
-from graphc.ops.windows import Window, both, check_windows, every_tap, tap_slices, windows_of
+from graphc.ops.windows import Window, both, check_windows, every_tap, plus, tap_slices, windows_of
 
 # -- where the taps of an output are ----------------------------------------------------------------------------------
 
+MOST_SHARES, MOST_WEIGHTS = 24, 1 << 20
+"""Outputs that take an element, up to which its gradient is written out; elements of a table that is looked through."""
 _STEPS = 1024
 """TensorFlow reads the cubic weights from a table of so many steps."""
 
@@ -282,6 +286,66 @@ def _resize_grad_body(r: Routine) -> tuple[Stmt, ...]:
     return body
 
 
+def _shares(grid: _Grid) -> tuple[np.ndarray, np.ndarray]:
+    """For each element of known sizes, the first output that takes it, and its weights in that and the following."""
+    at, weights = grid.concrete_taps()
+    size, count = int(grid.size), int(grid.count)
+    table = np.zeros((size, count), np.float32)
+    for tap in range(at.shape[1]):
+        np.add.at(table, (at[:, tap], np.arange(count)), weights[:, tap].astype(np.float32))
+    taken = table != 0
+    first = np.where(taken.any(1), taken.argmax(1), 0)
+    last = np.where(taken.any(1), count - 1 - taken[:, ::-1].argmax(1), 0)
+    width = int((last - first).max()) + 1
+    first = np.minimum(first, count - width)
+    return first, np.take_along_axis(table, first[:, None] + np.arange(width), 1)
+
+
+def _resize_grad_decompose(d: Decomposition) -> Sequence[Any] | None:
+    """Of known sizes: weights from a table, written out where few outputs take an element."""
+    axis, (dy,) = d.attrs["axis"], d.inputs
+    (size,), count = ints(d.attrs["size"]), d.in_types[0].shape[axis]
+    if not isinstance(size, int) or not isinstance(count, int) or size * count == 0 or size * count > MOST_WEIGHTS:
+        return None
+    first, weights = _shares(_grid(d.attrs, size, count))
+    if weights.shape[1] > MOST_SHARES:
+        return None
+    return [d.op("ResizeAxisShares", dy, d.constant(first, int32), d.constant(weights, float32), axis=axis)]
+
+
+def _shares_point(p: Point) -> Expr:
+    axis, (dy_type, _, weights) = p.attrs["axis"], p.in_types
+    at = p.index[axis]
+    width, count = weights.shape[1], dy_type.shape[axis]
+    assert isinstance(width, int)
+    start = prim("max", prim("min", cast(p.load(1, [at]), int64), size_of(count - width)), index(0))
+    total: Expr | None = None
+    for k in range(width):
+        dy = widen(p.load(0, _with(p.index, axis, plus(start, k))))
+        part = prim("mul", dy, cast(p.load(2, [at, index(k)]), dy.dtype))
+        total = part if total is None else prim("add", total, part)
+    assert total is not None
+    return total
+
+
+def _shares_infer(ctx: Inference) -> Sequence[PartialType]:
+    dy, first, weights = ctx.inputs
+    check_dtype(ctx, dy, FLOATS)
+    if dy.shape is None or first.shape is None:
+        return [PartialType(dy.dtype, None)]
+    same_shapes(ctx, (first.shape, None if weights.shape is None else weights.shape[:1]),
+                "an element has one first output and one row of weights")
+    axis = ctx.attrs["axis"]
+    return [PartialType(dy.dtype, (*dy.shape[:axis], first.shape[0], *dy.shape[axis + 1:]))]
+
+
+def _shares_reference(call: Call) -> Any:
+    dy, first, weights = call.arrays
+    moved = np.moveaxis(dy, call.attrs["axis"], -1)
+    taken = moved[..., first[:, None] + np.arange(weights.shape[1])]
+    return np.moveaxis(np.sum(taken * weights, -1), -1, call.attrs["axis"])
+
+
 def _resize_grad_reference(call: Call) -> Any:
     (dy,) = call.arrays
     axis, shape = call.attrs["axis"], concrete(call)
@@ -319,18 +383,35 @@ def _axis_samples(backward: bool) -> list[Sample]:
     return out
 
 
-def _register_axis(name: str, other: str, reference: Any, lower: Pointwise | RoutineBody, doc: str) -> None:
+def _shares_samples() -> list[Sample]:
+    out = []
+    for (shape, axis, n), method in zip((((2, 3, 17), 1, 2), ((1, 7), 1, 3), ((2, 3, 2), 1, 1)),
+                                        ("bicubic", "bilinear", "nearest"), strict=True):
+        first, weights = _shares(_Grid(method, n, shape[axis], False, False))
+        out += [Sample((typed(d, *shape), typed(int32, *first.shape), typed(float32, *weights.shape)), {"axis": axis},
+                       {1: first, 2: weights}, ulp=2.0 ** 12, special=False) for d in (float32, float16)]
+    return out
+
+
+def _register_axis(name: str, other: str, reference: Any, lower: Pointwise | RoutineBody, doc: str,
+                   decompose: Any = None) -> None:
     register(Op(
         name=name, kind=Kind.INDEXING, inputs=("input", "size"), static={1: "size"}, attrs={"size": None, **_ALONG},
-        infer=_along_infer, reference=reference, lower=lower, doc=doc,
+        infer=_along_infer, reference=reference, lower=lower, doc=doc, decompose=decompose,
         gradient=lambda op, dy: [b.op(other, dy, _axis_size(op.inputs[0], op.attrs["axis"]), **_given(op.attrs))],
-        samples=lambda: _axis_samples(isinstance(lower, RoutineBody))))
+        samples=lambda: _axis_samples(name != "ResizeAxis")))
 
 
 _register_axis("ResizeAxis", "ResizeAxisGrad", _resize_reference, Pointwise(point=_resize_point),
                "One axis resized to `size`: each output is the nearest element, or a weighted sum of 2 or 4")
 _register_axis("ResizeAxisGrad", "ResizeAxis", _resize_grad_reference, RoutineBody(_resize_grad_body),
-               "The gradient of ResizeAxis: `size` elements, each the sum of the outputs' gradients by its weights")
+               "The gradient of ResizeAxis: `size` elements, each the sum of the outputs' gradients by its weights",
+               _resize_grad_decompose)
+register(Op(
+    name="ResizeAxisShares", kind=Kind.INDEXING, inputs=("dy", "first", "weights"), attrs={"axis": REQUIRED},
+    infer=_shares_infer, gradient=NoGradient("it stands for ResizeAxisGrad where a program is compiled"),
+    reference=_shares_reference, lower=Pointwise(point=_shares_point), samples=_shares_samples,
+    doc="The sum of a few neighbours along an axis, from `first` on, by a row of weights for each element"))
 
 # -- resizing of images -----------------------------------------------------------------------------------------------
 
