@@ -67,7 +67,7 @@ def in_parts(name: str, params: Sequence[Param], statements: walk.Block, sites: 
 def _splits(contract: Contract, axis: str) -> bool:
     """Whether `axis` is an index by itself wherever it occurs, others making windows."""
     found = [i for e in walk.postorder((contract.a, contract.b)) if isinstance(e, Load) for i in e.index]
-    m, k = ({name for name, _ in axes} for axes in (contract.m, contract.k))
+    m, k = ({name for name, n in axes if _size(n) != 1} for axes in (contract.m, contract.k))
     return all(isinstance(i, Axis) for i in found if axis in walk.free_axes(i)) \
         and any(m & walk.free_axes(i) and k & walk.free_axes(i) for i in found)
 

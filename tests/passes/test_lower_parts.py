@@ -66,6 +66,13 @@ def test_an_axis_of_a_window_is_not_split() -> None:
     assert in_parts("gradient", params, (moved,), (), ()) is None
 
 
+def test_one_tap_makes_no_window() -> None:
+    params, contract = _gradient()
+    m = ("t0", size(1)), ("t1", size(1)), contract.m[2]
+    plain = Contract((), m, contract.n, contract.k, contract.a, contract.b, "acc", F, contract.body)
+    assert in_parts("gradient", params, (plain,), (), ()) is None
+
+
 def test_known_batches_that_divide_need_no_guard() -> None:
     def guarded(pieces: list[Piece] | None) -> bool:
         assert pieces is not None

@@ -18,6 +18,8 @@ Zhang, Franchetti and Low, "High performance zero-memory overhead direct convolu
 """
 from __future__ import annotations
 
+import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from graphc.backends.llvm_cpu.blocks import block, bound, divided
@@ -163,8 +165,10 @@ class _Gather:
         g, b, tile = self.g, self.b, self.tile
         channels = Span(g.patch.channel.name, b.i64(0), b.i64(g.channels))
         extents = self._extents(context, live, lines, places)
-        fill(self.renderer, context, g.patch, channels, tile, extents, self.patch, self.stage,
-             g.pitch if g.is_planar else 0)
+        taps = math.prod(live, start=b.i64(1))
+        with b.when(taps.gt(0)) if any(g.limits) else nullcontext():  # a phase may have none
+            fill(self.renderer, context, g.patch, channels, tile, extents, self.patch, self.stage,
+                 g.pitch if g.is_planar else 0)
         there = interval(self.renderer, context, g.skipped, extents[0]) if g.skipped else None
         with b.loop(b.i64(0), columns.count, step=tile.columns) as across:
             part = self._panel(columns, across.index)
@@ -186,9 +190,7 @@ class _Gather:
         """Return the depth of the tiles of one line: all taps, or those on lines of the patch that are `there`."""
         g, b = self.g, self.b
         taps = live[:-1] if g.merges or g.overlaps else live
-        count, zero = b.i64(1), b.i64(0)
-        for tap in taps:
-            count = count * tap
+        count, zero = math.prod(taps, start=b.i64(1)), b.i64(0)
         run = (live[-1] if g.merges else b.i64(1)) * g.channels
         length = run * (g.last.summeds if g.overlaps else 1)
         if there is None:
