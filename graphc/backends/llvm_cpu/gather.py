@@ -131,9 +131,12 @@ class _Gather:
 
     def item(self, number: Value, packed: Value) -> Value:
         """Build one work item; `packed`: the part of the filter that the item before has left packed, to be returned.
-        Groups of positions run fastest, so that neighbours share it."""
+        Groups of positions run fastest, so that neighbours share it, or parts of the filter do."""
         g, b = self.g, self.b
-        part, group = divided(self.renderer, number, g.groups)
+        if g.interleaves:
+            group, part = divided(self.renderer, number, dim.maximum(g.parts, 1))
+        else:
+            part, group = divided(self.renderer, number, g.groups)
         rest, column_number = divided(self.renderer, part, g.column_blocks)
         context = bound(self.renderer, self.context, g.outer, rest)
         columns = block(g.columns, column_number, g.column_block)

@@ -33,6 +33,7 @@ from graphc.kernel.target import Target
 
 ITEMS = 24  # items that are worth having: eight threads can share them evenly
 IMAGE_ITEMS = 16  # items that one image is cut into, where they are worth it
+MANY_POSITIONS = 200  # of a block: packing the filter for it is hardly seen
 BLOCK_CYCLES = 16000  # what a block of positions should take at least
 TALL = 24  # rows of a tile at most
 WIDE = 8  # vectors of a planar tile at most
@@ -51,6 +52,7 @@ class Gather:
     place to the next.  images: the axis that is stepped together with the blocks; group: blocks per item; outer: what
     else is outside of the tile.  limits: for each window the terms that end its taps early (phases).  reads_filter: the
     filter is read where it lies, but for a ragged last panel; else an item packs its `column_block` of it.
+    interleaves: neighbouring items share positions, not the filter: groups and phases, which lie together in memory.
     Taps that meet padding with a whole tile add nothing, whatever the filter holds there.
     """
 
@@ -74,6 +76,7 @@ class Gather:
     place_block: int
     column_block: int
     reads_filter: bool
+    interleaves: bool
     group: Size
 
     @property
@@ -194,8 +197,13 @@ class Gather:
         return dim.ceildiv(self.blocks, self.group)
 
     @property
+    def parts(self) -> Size:
+        """Parts of the filter, each for items of its own."""
+        return dim.product(axis.extent for axis in self.outer) * self.column_blocks
+
+    @property
     def items(self) -> Size:
-        return dim.product(axis.extent for axis in self.outer) * self.column_blocks * self.groups
+        return self.parts * self.groups
 
     def footprint(self, places: int) -> Footprint:
         """Return where a tile of `places` positions along the last window reads the patch."""
@@ -243,12 +251,13 @@ def gathered(kernel: Kernel, c: Convolution, target: Target) -> Gather | None:
     images = c.m[-1] if c.m else Range(None, 1)
     outer = (*c.batch, *c.m[:-1], *(w.free for w in c.windows[:-2]))
     blocks = images.extent * (-(-lines // line_block) * -(-c.last.frees // place_block))
-    others = dim.product(axis.extent for axis in outer) * column_blocks
+    parts = dim.product(axis.extent for axis in outer) * column_blocks
+    interleaves = bool(c.batch) and line_block * place_block >= MANY_POSITIONS
     return Gather(
         tile, c.windows, patch, is_planar, channels, pitch, images, outer, c.columns, right, way, limits, c.body,
         epilogue_axis(kernel, c.body, c.last.free, c.columns), tile_lines, tall, line_block, place_block, column_block,
         _is_packed(kernel, right, way, c.windows, limits, channel, tile.columns),
-        dim.maximum(1, blocks * others // ITEMS))
+        interleaves, 1 if interleaves else dim.maximum(1, blocks * parts // ITEMS))
 
 
 def _column_block(tile: Tile, filters: int, most: int) -> int:
