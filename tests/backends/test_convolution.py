@@ -81,6 +81,7 @@ SHAPES = [
     Convolution(2, 2, 130, 36, (3, 3), padding=ONE), Convolution(3, 4, 5, 6, (3, 4)),
     Convolution(5, 6, 8, 12, (3, 3), padding=ONE, groups=4),
     Convolution(6, 5, 6, 4, (3, 3), (2, 2), padding=ONE, groups=2),
+    Convolution(16, 15, 8, 12, (3, 3), padding=ONE, groups=4), Convolution(31, 30, 4, 20, (3, 3), (2, 2), padding=ONE),
     Convolution(1, 9, 1, 6, (3, 3), padding=ONE), Convolution(9, 1, 7, 6, (3, 3), padding=ONE),
     Convolution(6, 6, 10, 50, (3, 3), padding=((0, 2), (3, 1))), Convolution(4, 70, 9, 100, (3, 3), padding=ONE),
 ]
@@ -275,6 +276,16 @@ def test_an_axis_used_alone_makes_no_window() -> None:
     Compiled(kernel)({"x": x, "w": w, "y": y}, {"n0": 2})
     want = kernels.reference(Convolution(9, 9, 6, 16, (3, 3)), "y", {"x": x, "w": w}) * np.arange(7)[:, None, None]
     np.testing.assert_array_equal(y, want)
+
+
+def test_groups_of_many_positions_are_interleaved() -> None:
+    cuts = [_cut(kernels.forward(Convolution(16, 15, 8, 12, (3, 3), padding=ONE, groups=groups))) for groups in (1, 4)]
+    assert [isinstance(cut, Gather) and cut.interleaves for cut in cuts] == [False, True]
+
+
+def test_few_output_channels_leave_the_lanes_to_positions() -> None:
+    cuts = [_cut(kernels.forward(Convolution(28, 28, 3, filters, (5, 5), padding=TWO))) for filters in (1, 6, 32)]
+    assert [isinstance(cut, Gather) and cut.is_planar for cut in cuts] == [True, True, False]
 
 
 def test_phases_add_only_the_taps_they_have() -> None:
