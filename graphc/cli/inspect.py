@@ -21,7 +21,7 @@ from graphc.ir.text import BETWEEN
 from graphc.kernel.plan import Call
 from graphc.passes.report import naive_bytes
 
-SECTIONS = ("signature", "layers", "checks", "kernels", "memory")
+SECTIONS = ("signature", "layers", "checks", "convolutions", "kernels", "memory")
 
 
 @click.command("inspect")
@@ -72,6 +72,8 @@ def inspect_command(file: Path, fetch: tuple[str, ...], feed: tuple[str, ...], l
     if is_saved(file):
         click.echo(_saved_as(file))
     for section in wanted:
+        if section == "convolutions" and not sections and not compilation.convolutions:
+            continue
         click.echo()
         _AS_TEXT[section](compilation, batch, depth)
     if plot:
@@ -184,6 +186,22 @@ def _checks_data(c: Compilation, batch: int, depth: int) -> Any:
                        for kernel in c.kernels for s in kernel.sites]}
 
 
+# -- convolutions -----------------------------------------------------------------------------------------------------
+
+
+def _convolutions(c: Compilation, batch: int, depth: int) -> None:
+    output.heading("convolutions")
+    for choice in c.convolutions:
+        click.echo(f"  {choice.node.origin[0]}")
+        click.echo(f"      {choice.reason}")
+    if not c.convolutions:
+        click.echo("  none")
+
+
+def _convolutions_data(c: Compilation, batch: int, depth: int) -> Any:
+    return [{"op": x.node.origin[0], "winograd_tile": x.tile, "reason": x.reason} for x in c.convolutions]
+
+
 # -- kernels ----------------------------------------------------------------------------------------------------------
 
 
@@ -237,8 +255,9 @@ def _memory_data(c: Compilation, batch: int, depth: int) -> Any:
 
 
 _Section = Callable[[Compilation, int, int], Any]
-_AS_TEXT: Mapping[str, _Section] = dict(zip(SECTIONS, (_signature, _layers, _checks, _kernels, _memory), strict=True))
-_AS_DATA: Mapping[str, _Section] = dict(zip(SECTIONS, (_signature_data, _layers_data, _checks_data, _kernels_data,
-                                                       _memory_data), strict=True))
+_AS_TEXT: Mapping[str, _Section] = dict(zip(SECTIONS, (_signature, _layers, _checks, _convolutions, _kernels,
+                                                       _memory), strict=True))
+_AS_DATA: Mapping[str, _Section] = dict(zip(SECTIONS, (_signature_data, _layers_data, _checks_data, _convolutions_data,
+                                                       _kernels_data, _memory_data), strict=True))
 
 __all__: Sequence[str] = ["inspect_command", "signature_rows", "trained"]

@@ -28,8 +28,9 @@ from graphc.kernel.plan import Plan
 from graphc.kernel.text import format_kernel
 from graphc.model import Model, choose_signature
 from graphc.options import Options
+from graphc.passes.convolution import Choice, choices
 from graphc.passes.extract import extract, needed
-from graphc.passes.pipeline import Pass, Pipeline, Record
+from graphc.passes.pipeline import CONVOLUTION, Pass, Pipeline, Record
 from graphc.runtime.cache import Cache, store_in
 
 if TYPE_CHECKING:
@@ -81,6 +82,14 @@ class Compilation:
     def fused(self) -> Function:
         """The function that was lowered: Fusion nodes, in the order they run."""
         return self.runs[-1][1]
+
+    @cached_property
+    def convolutions(self) -> tuple[Choice, ...]:
+        """The algorithm of each convolution, and why."""
+        names = [name for name, _ in self.runs]
+        if CONVOLUTION.name not in names:
+            return ()
+        return tuple(choices(self.runs[names.index(CONVOLUTION.name) - 1][1], self.options))
 
     def after(self, name: str) -> Function:
         """Return the function after the last run of the pass `name` ("extract": as extracted).

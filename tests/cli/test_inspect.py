@@ -125,3 +125,20 @@ def test_a_saved_program(graphc: Graphc, model: Path, monkeypatch: pytest.Monkey
     told = graphc("inspect", "model.gcx", code=1).stderr
     assert told.startswith("ProgramFileError: model.gcx: ") and told.count("model.gcx") == 1
     assert "whose inputs and results are settled" in graphc("inspect", "model.gcx", "--fetch", "best", code=2).stderr
+
+
+def test_convolutions_say_their_algorithm(graphc: Graphc, tmp_path: Path) -> None:
+    file = tmp_path / "images.py"
+    file.write_text("import graphc as tf\n"
+                    "x = tf.placeholder(tf.float32, (None, 32, 32, 64), name='x')\n"
+                    "y = tf.layers.conv2d(x, 64, 3, padding='same', name='wide')\n"
+                    "z = tf.layers.conv2d(y, 8, 5, name='large')\n")
+    first, second = data(graphc, file, "--show", "convolutions")["convolutions"]
+    assert first["op"] == "wide/Conv2D" and first["winograd_tile"] in (2, 4) and "estimated" in first["reason"]
+    assert second == {"op": "large/Conv2D", "winograd_tile": 0, "reason": "direct: its filters are 5 x 5"}
+    assert "direct: its filters are 5 x 5" in graphc("inspect", file).stdout
+
+
+def test_models_without_convolutions_do_not_speak_of_them(graphc: Graphc, model: Path) -> None:
+    assert "convolutions" not in graphc("inspect", model).stdout
+    assert "convolutions\n  none\n" in graphc("inspect", model, "--show", "convolutions").stdout
