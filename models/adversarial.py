@@ -67,11 +67,11 @@ def game(generator: Callable[[Any, bool], Any], discriminator: Callable[[Any], A
             labels = tf.fill(tf.shape(logits), label)
             return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits))
 
+        samples = tf.identity(made(False), name="samples")
         false = made(True)
         d_loss = loss(judged(images), smooth) + loss(judged(tf.stop_gradient(false)), 0.0)
         g_loss = loss(judged(false), 1.0)
         updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
-        samples = tf.identity(made(False), name="samples")
         variables = tf.global_variables()
 
         def step(value: Any, scope: str) -> Any:

@@ -13,7 +13,7 @@ import training
 
 import graphc as tf
 
-HE = tf.variance_scaling_initializer(scale=2.0, mode="fan_out", distribution="truncated_normal")
+HE = tf.variance_scaling_initializer(scale=2.0)
 """He et al., "Delving deep into rectifiers", 2015."""
 
 Network = Callable[..., Any]

@@ -1,8 +1,8 @@
 """ResNet-20 on CIFAR-10: shifted and mirrored images, momentum with a falling rate, checkpoints, early stopping.
 
 Source: He et al., "Deep residual learning for image recognition", 2016, section 4.2: images padded by 4 pixels and cut
-at random, mirrored at random, momentum 0.9, a decay of 1e-4.  With --save DIR the best weights are kept there, and
-training goes on from them where there are any.
+at random, mirrored at random, momentum 0.9, a decay of 1e-4.  With --save DIR the best state is kept there, and training
+goes on from it where there is one.
 """
 
 from __future__ import annotations
@@ -21,18 +21,10 @@ from rich.console import Console
 
 import graphc as tf
 
-PADDING = 4
-
 
 def shifted_and_mirrored(rows: real_data.Split, rng: np.random.Generator) -> real_data.Split:
-    """Return the images of `rows`, (rows, 3072), each moved by up to 4 pixels and every other one mirrored."""
-    images = rows.x.reshape(-1, 32, 32, 3)
-    wide = np.pad(images, ((0, 0), (PADDING, PADDING), (PADDING, PADDING), (0, 0)))
-    top, left = rng.integers(0, 2 * PADDING + 1, (2, len(images), 1, 1))
-    across = np.arange(32)
-    columns = np.where(rng.random((len(images), 1, 1)) < 0.5, across, across[::-1]) + left
-    moved = wide[np.arange(len(images))[:, None, None], top + across[:, None], columns]
-    return real_data.Split(moved.reshape(len(images), -1), rows.y)
+    """Return the images of `rows`, each moved by up to 4 pixels and every other one mirrored."""
+    return training.shifted(rows, rng, (32, 32, 3), by=4, mirror=True)
 
 
 def build(classes: int = 10, rate: float = 0.1, steps: int = 10000, mean: Any = 0.0, std: Any = 1.0,
@@ -54,16 +46,17 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
     options = training.arguments(__doc__ or "", argv, epochs=30, batch=64, rate=0.1, save="", patience=10)
     data = real_data.cifar10(options.data)
     images = data.train.x.reshape(-1, 3).astype(np.float32)
-    steps = options.epochs * -(-len(data.train) // options.batch)
-    built = build(len(data.classes), options.rate, steps, images.mean(0), images.std(0), options.seed)
+    each = -(-len(data.train) // options.batch)
+    built = build(len(data.classes), options.rate, options.epochs * each, images.mean(0), images.std(0), options.seed)
     console = Console()
     with built.graph.as_default(), tf.Session(graph=built.graph) as session:
-        saver = tf.train.Saver(built.variables, max_to_keep=1)
+        saver = tf.train.Saver(max_to_keep=1)
         session.run(built.initializer)
         newest = tf.train.latest_checkpoint(options.save) if options.save else None
         if newest is not None:
             saver.restore(session, newest)
             console.print(f"goes on from {newest}")
+        done = int(session.run(tf.train.get_global_step())) // each
 
         def keep(epoch: int) -> None:
             if options.save:
@@ -71,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
                 saver.save(session, str(Path(options.save, "resnet20")), global_step=epoch + 1)
 
         history = training.fit(session, built, data, options.epochs, options.batch, options.patience, options.seed,
-                               console, augment=shifted_and_mirrored, better=keep)
+                               console, augment=shifted_and_mirrored, better=keep, done=done)
         parts = (("train", data.train), ("validation", data.validation), ("test", data.test))
         results = {name: training.measure(session, built, part) for name, part in parts}
     training.report(console, "ResNet-20", results, history)

@@ -46,11 +46,15 @@ class Model:
 
 @dataclass
 class History:
-    """What a training run left behind: mean loss of each epoch, on the training rows and the validation rows."""
+    """What a training run left behind: mean loss of each epoch, on the training rows and the validation rows.
+
+    done: epochs before this run, of a checkpoint that it went on from.
+    """
 
     train: list[float] = field(default_factory=list)
     validation: list[float] = field(default_factory=list)
     best_epoch: int = 0
+    done: int = 0
     seconds: float = 0.0
     steps: int = 0
 
@@ -61,6 +65,20 @@ def batches(part: Split, size: int, rng: np.random.Generator) -> Iterator[Split]
     for start in range(0, len(part), size):
         chosen = order[start : start + size]
         yield Split(part.x[chosen], part.y[chosen])
+
+
+def shifted(part: Split, rng: np.random.Generator, shape: tuple[int, int, int], by: int, mirror: bool = False) -> Split:
+    """Return the images of `part`, rows of height x width x channels, each moved by up to `by` pixels at random; with
+    `mirror`, about half of them are mirrored.  Zeros come in at the borders."""
+    height, width, _ = shape
+    images = part.x.reshape(-1, *shape)
+    wide = np.pad(images, ((0, 0), (by, by), (by, by), (0, 0)))
+    top, left = rng.integers(0, 2 * by + 1, (2, len(images), 1, 1))
+    rows, columns = np.arange(height)[:, None], np.arange(width)
+    if mirror:
+        columns = np.where(rng.random((len(images), 1, 1)) < 0.5, columns, columns[::-1])
+    moved = wide[np.arange(len(images))[:, None, None], top + rows, left + columns]
+    return Split(moved.reshape(len(images), -1), part.y)
 
 
 def measure(session: Any, model: Model, part: Split, at_once: int = 1000) -> dict[str, float]:
@@ -87,17 +105,22 @@ def fit(
     tell: Callable[[int, float], None] | None = None,
     augment: Callable[[Split, np.random.Generator], Split] | None = None,
     better: Callable[[int], None] | None = None,
+    done: int = 0,
 ) -> History:
     """Train for at most `epochs` epochs; with `patience`, stop once the validation loss has not improved for that many
     and go back to the best weights (early stopping: Prechelt, "Early stopping - but when?", 1998).
 
     tell: called with each epoch and its loss.  augment: changes the rows of each batch.  better: called with the epochs
-    whose validation loss is the lowest so far.
+    whose validation loss is the lowest so far.  done: epochs that the weights come from, the best so far: the run goes
+    on with the next.
     """
-    rng = np.random.default_rng(seed)
-    history = History()
+    rng = np.random.default_rng(seed + done)
+    history = History(done=done, best_epoch=max(0, done - 1))
     steps = -(-len(data.train) // batch)
     best, kept = float("inf"), None
+    if done:
+        best = measure(session, model, data.validation)["loss"]
+        kept = session.run(list(model.variables)) if patience is not None else None
     reported = model.loss if model.train_loss is None else model.train_loss
     started = time.perf_counter()
     with Progress(
@@ -109,8 +132,8 @@ def fit(
         disable=console is None or not console.is_terminal,
         transient=True,
     ) as progress:
-        task = progress.add_task("training", total=epochs * steps)
-        for epoch in range(epochs):
+        task = progress.add_task("training", total=(epochs - done) * steps)
+        for epoch in range(done, epochs):
             total = 0.0
             for rows in batches(data.train, batch, rng):
                 rows = rows if augment is None else augment(rows, rng)
@@ -168,7 +191,7 @@ def plot(path: str, history: History, title: str) -> None:
         raise SystemExit("--plot needs matplotlib: pip install 'graphc[viz]'") from None
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
-    epochs = range(1, len(history.train) + 1)
+    epochs = range(history.done + 1, history.done + len(history.train) + 1)
     axes.plot(epochs, history.train, label="train")
     axes.plot(epochs, history.validation, label="validation")
     axes.axvline(history.best_epoch + 1, color="0.7", linestyle=":", label="best")
@@ -197,9 +220,15 @@ def arguments(doc: str, argv: Sequence[str] | None, **defaults: Any) -> argparse
 
 
 def train_and_report(
-    tf: Any, title: str, model: Model, data: DataSet, options: argparse.Namespace, patience: int | None = None
+    tf: Any,
+    title: str,
+    model: Model,
+    data: DataSet,
+    options: argparse.Namespace,
+    patience: int | None = None,
+    augment: Callable[[Split, np.random.Generator], Split] | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Train `model` on `data` as the arguments say, print the figures of the three parts, and return them."""
+    """Train `model` on `data` as the arguments say (`patience`, `augment`: as of `fit`), print the figures of the three parts, and return them."""
     console = Console()
     console.print(
         f"{title}: {data.name}, {len(data.train)} rows to train on, {len(data.validation)} to validate, "
@@ -207,7 +236,7 @@ def train_and_report(
     )
     with tf.Session(graph=model.graph) as session:
         session.run(model.initializer)
-        history = fit(session, model, data, options.epochs, options.batch, patience, options.seed, console)
+        history = fit(session, model, data, options.epochs, options.batch, patience, options.seed, console, augment=augment)
         results = {
             name: measure(session, model, part)
             for name, part in (("train", data.train), ("validation", data.validation), ("test", data.test))
