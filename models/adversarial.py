@@ -128,7 +128,8 @@ def confidence(data: real_data.DataSet, samples: np.ndarray, epochs: int = 2, se
     """Return how sure a LeNet-5, trained here on `data`, is of the class of `samples` on average, and how many of the
     classes it finds among them."""
     mean, std = data.train.moments()
-    judge = lenet5.build(28, len(data.classes), mean=mean, std=std, seed=seed)
+    steps = epochs * -(-len(data.train) // 128)
+    judge = lenet5.build(28, len(data.classes), steps=steps, mean=mean, std=std, seed=seed)
     with tf.Session(graph=judge.graph) as session:
         session.run(judge.initializer)
         training.fit(session, judge, data, epochs, 128, seed=seed)

@@ -53,7 +53,7 @@ def model() -> adversarial.Game:
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
-    return adversarial.main("deep convolutional GAN", __doc__ or "", build, argv, epochs=8, batch=64)
+    return adversarial.main("deep convolutional GAN", __doc__ or "", build, argv, epochs=5, batch=64)
 
 
 if __name__ == "__main__":

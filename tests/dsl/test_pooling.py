@@ -167,3 +167,16 @@ def test_wrong_windows_are_refused() -> None:
             tf.nn.avg_pool(x, [2, 2, 2], 1, "SAME")
         with pytest.raises(TypeError, match="takes floats"):
             tf.nn.avg_pool(tf.cast(x, tf.int32), 2, 2, "SAME")
+
+
+@pytest.mark.parametrize("pool", ["max_pool", "avg_pool"])
+def test_a_batch_may_be_empty(pool: str) -> None:
+    graph = tf.Graph()
+    with graph.as_default():
+        x = tf.placeholder(tf.float32, (None, 5, 4, 2))
+        y = getattr(tf.nn, pool)(x, [1, 2, 2, 1], [1, 2, 2, 1], "VALID")
+        ends = [y, tf.gradients(y, x)[0]]
+    with session(graph) as made:
+        for rows in (0, 1):
+            values = made.run(ends, {x: np.ones((rows, 5, 4, 2), np.float32)})
+            assert [v.shape for v in values] == [(rows, 2, 2, 2), (rows, 5, 4, 2)]
