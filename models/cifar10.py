@@ -1,8 +1,8 @@
 """ResNet-20 on CIFAR-10: shifted and mirrored images, momentum with a falling rate, checkpoints, early stopping.
 
 Source: He et al., "Deep residual learning for image recognition", 2016, section 4.2: images padded by 4 pixels and cut
-at random, mirrored at random, momentum 0.9, a decay of 1e-4.  With --save DIR the best state is kept there, and training
-goes on from it where there is one.
+at random, mirrored at random, momentum 0.9, a decay of 1e-4.  With --save DIR the best state is kept there, and
+training goes on from it where there is one.
 """
 
 from __future__ import annotations

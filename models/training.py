@@ -228,7 +228,10 @@ def train_and_report(
     patience: int | None = None,
     augment: Callable[[Split, np.random.Generator], Split] | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Train `model` on `data` as the arguments say (`patience`, `augment`: as of `fit`), print the figures of the three parts, and return them."""
+    """Train `model` on `data` as the arguments say, print the figures of the three parts, and return them.
+
+    patience, augment: as of `fit`.
+    """
     console = Console()
     console.print(
         f"{title}: {data.name}, {len(data.train)} rows to train on, {len(data.validation)} to validate, "
@@ -236,7 +239,9 @@ def train_and_report(
     )
     with tf.Session(graph=model.graph) as session:
         session.run(model.initializer)
-        history = fit(session, model, data, options.epochs, options.batch, patience, options.seed, console, augment=augment)
+        history = fit(
+            session, model, data, options.epochs, options.batch, patience, options.seed, console, augment=augment
+        )
         results = {
             name: measure(session, model, part)
             for name, part in (("train", data.train), ("validation", data.validation), ("test", data.test))

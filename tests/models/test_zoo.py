@@ -125,7 +125,8 @@ def test_lenet5_learns_the_bundled_digits(tmp_path: Path) -> None:
 
 def test_classifiers_keep_statistics_for_use(tmp_path: Path) -> None:
     blocks = load("blocks")
-    model = blocks.classifier(design("resnet20"), 8, 3, 4, lambda step: tf.train.MomentumOptimizer(0.1, 0.9), decay=1e-4)
+    model = blocks.classifier(design("resnet20"), 8, 3, 4, lambda step: tf.train.MomentumOptimizer(0.1, 0.9),
+                              decay=1e-4)
     rng = np.random.default_rng()
     x, y = rng.random((16, 192), dtype=np.float32), rng.integers(0, 4, 16).astype(np.int32)
     with tf.Session(graph=model.graph) as session:
