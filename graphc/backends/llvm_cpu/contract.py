@@ -25,9 +25,10 @@ from dataclasses import dataclass
 from graphc.backends.llvm_cpu import convolution
 from graphc.backends.llvm_cpu.builder import Value
 from graphc.backends.llvm_cpu.convolution import Cut
+from graphc.backends.llvm_cpu.epilogue import Epilogue
 from graphc.backends.llvm_cpu.microkernel import Tile, microkernel
-from graphc.backends.llvm_cpu.pack import Span, evaluate_lanes, evaluate_rows, for_vectors, prefetch, transpose_panel
-from graphc.backends.llvm_cpu.render import Context, Linear, Operand, Renderer
+from graphc.backends.llvm_cpu.pack import Span, evaluate_lanes, evaluate_rows, prefetch, transpose_panel
+from graphc.backends.llvm_cpu.render import Context, Renderer
 from graphc.backends.llvm_cpu.tiling import TYPICAL, Range, Tiling, Way, stride, tiling
 from graphc.ir import dim
 from graphc.ir.dim import Size
@@ -145,12 +146,14 @@ class _Product:
     def __init__(self, renderer: Renderer, kernel: Kernel, tiled: Tiling, statement: Contract,
                  context: Context) -> None:
         self.renderer, self.kernel, self.t, self.context = renderer, kernel, tiled, context
-        self.b, self.tile, self.statement = renderer.b, tiled.tile, statement
+        self.b, self.tile = renderer.b, tiled.tile
         areas = _areas(tiled)
         with self.b.entry():
-            self.left, self.right, self.stage, self.sums, self.turned = (
+            self.left, self.right, self.stage, self.sums, turned = (
                 self.b.at(renderer.scratch, self.b.i64(start), "i8")
                 for start in (areas.left, areas.right, areas.stage, areas.sums, areas.turned))
+        self.epilogue = Epilogue(renderer, self.tile, tiled.body, statement.acc, statement.acc_dtype,
+                                 turned if tiled.turns_tile else None, _turned_step(tiled))
         self.functions = {height: microkernel(self.b.module, self.tile, height, tiled.left_layout)
                           for height in tiled.heights}
 
@@ -219,10 +222,10 @@ class _Product:
                 self._multiply(panels.height(down.index), ", ".join(v.typed for v in operands))
                 panel = panels.span(rows, down.index)
                 if last.constant:
-                    self._epilogue(context, panel, part, sums)
+                    self.epilogue.build(context, panel, part, sums)
                 else:
                     with b.when(last):
-                        self._epilogue(context, panel, part, sums)
+                        self.epilogue.build(context, panel, part, sums)
 
     def _panels(self, rows: Value) -> _Panels:
         """Return the panels that cover `rows`: `tiling.panels_of` at run time."""
@@ -346,33 +349,3 @@ class _Product:
                 line = self._at(start, self._size(step) * i)
                 for j in range(tile.vectors):
                     prefetch(b, self._at(line, b.i64(j * tile.lanes)), write=True)
-
-    # -- epilogue -----------------------------------------------------------------------------
-
-    def _epilogue(self, context: Context, rows: Span, columns: Span, sums: Value) -> None:
-        """Build the Contract's body over one tile, vector by vector; its memory is in the first-level cache."""
-        t, b, tile = self.t, self.b, self.tile
-        if t.along is None:
-            self._body(context, {}, b.load(sums, tile.element), 1, None)
-            return
-        slow, fast, step = rows, columns, tile.columns
-        if t.turns_tile:
-            slow, fast, step = columns, rows, _turned_step(t)
-            transpose_panel(b, tile, sums, b.i64(tile.columns), rows.count, columns.count, self.turned, step)
-            sums = self.turned
-
-        def vector(position: Value, mask: Value | None) -> None:
-            with b.loop(b.i64(0), slow.count) as loop:
-                value = b.load(self._at(sums, loop.index * step + position), tile.element, tile.lanes)
-                self._body(context, {**slow.at(loop.index), **fast.along(position)}, value, tile.lanes, mask)
-
-        for_vectors(b, fast.count, tile.lanes, vector, always_masked=b.module.has("avx512vl"))
-
-    def _body(self, context: Context, names: dict[str, Operand], value: Value, lanes: int, mask: Value | None) -> None:
-        s = self.statement
-        for place in names.values():
-            self.renderer.bounded(place.base if isinstance(place, Linear) else place)
-        if s.acc_dtype.is_integer and s.acc_dtype.size < 4:
-            value = self.b.convert("trunc", value, f"i{s.acc_dtype.bits}")
-        inner = context.bound({**names, s.acc: value}, lanes=lanes, mask=mask)
-        self.renderer.statements(self.t.body, inner)
