@@ -73,6 +73,9 @@ def shallow(name: str, table: str, entries: tuple[Any, ...]) -> Any:
     return network
 
 
+MODULES_OF_GOOGLENET = (("3a", 8, 4, 8, 4, 6, 5), ("4a", 7, 6, 8, 5, 8, 3))
+"""name, filters: a module on each side of a pool."""
+
 NETWORKS: dict[str, tuple[Callable[[], Any], int, int, int]] = {
     # network, rows, size, channels; enough rows that statistics of a batch are not those of two values
     "lenet5": (lambda: load("lenet5").lenet5, 3, 14, 1),
@@ -85,7 +88,6 @@ NETWORKS: dict[str, tuple[Callable[[], Any], int, int, int]] = {
     "resnext50": (lambda: design("resnext50", groups=4), 5, 64, 3),
     "senet": (lambda: design("se_resnet50"), 5, 64, 3),
 }
-MODULES_OF_GOOGLENET = (("3a", 8, 4, 8, 4, 6, 5), ("4a", 7, 6, 8, 5, 8, 3))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -118,12 +120,12 @@ def test_training_towers_agree_with_the_oracle(name: str) -> None:
     np.testing.assert_allclose(results[0], results[1], rtol=2e-3)
 
 
-def test_lenet5_learns_the_bundled_digits(tmp_path: Path) -> None:
+def test_lenet5_learns_the_bundled_digits() -> None:
     results = load("lenet5").main([])
     assert results["test"]["accuracy"] >= 0.95
 
 
-def test_classifiers_keep_statistics_for_use(tmp_path: Path) -> None:
+def test_classifiers_keep_statistics_for_use() -> None:
     blocks = load("blocks")
     model = blocks.classifier(design("resnet20"), 8, 3, 4, lambda step: tf.train.MomentumOptimizer(0.1, 0.9),
                               decay=1e-4)
