@@ -41,7 +41,8 @@ REASONS: Mapping[str, str] = {
     **dict.fromkeys(("Placeholder", "VariableV2", "ReadVariable", "IsVariableInitialized", "NoOp"),
                     "it is an input, a variable or a target of the graph, not a computation"),
     "InvertPermutation": "an order of axes must be known when the model is exported",
-    **dict.fromkeys(("WinogradFilter", "WinogradConvolution", "WinogradFilterGradient", "NeighbourSum", "Fusion"),
+    **dict.fromkeys(("WinogradFilter", "WinogradConvolution", "WinogradFilterGradient", "NeighbourSum",
+                     "ResizeAxisShares", "Fusion"),
                     _COMPILER),
     "Loop": "loops are not exported", "Cond": "branches are not exported",
     # what ONNX lacks
