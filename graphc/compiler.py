@@ -31,7 +31,7 @@ from graphc.passes.coalesce import coalesce
 from graphc.passes.extract import extract
 from graphc.passes.fuse import fuse
 from graphc.passes.guard import guard_numerics
-from graphc.passes.hoist import PREFIX, hoist, once
+from graphc.passes.hoist import PREFIX, split
 from graphc.passes.lower import lower
 from graphc.passes.memory import plan_memory
 from graphc.passes.order import order
@@ -51,7 +51,6 @@ BACKENDS: Mapping[str, tuple[str, str]] = {
 }
 """Where each backend lives.  They are loaded by name when something is compiled, since they load llvmlite or numba."""
 
-HOIST = Pass("hoist", lambda f, o: hoist(f))
 GUARD = Pass("guard_numerics", lambda f, o: guard_numerics(f))
 FUSION = (Pass("fuse", lambda f, o: fuse(f)), Pass("order", lambda f, o: order(f)))
 
@@ -190,8 +189,12 @@ def prepare(function: Function, options: Options, pipeline: Pipeline) -> tuple[F
     function = pipeline.run(function, (*LEVELS[options.level], *guards))
     alone = None
     if options.hoist and not options.check_numerics:  # a checked run repeats everything on the oracle
-        alone = once(function)
-        function = pipeline.apply(function, HOIST)
+        def hoist(whole: Function, _: Options) -> Function:
+            nonlocal alone
+            main, alone = split(whole)
+            return main
+
+        function = pipeline.apply(function, Pass("hoist", hoist))
     return pipeline.run(function, FUSION), alone
 
 

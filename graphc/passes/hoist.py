@@ -1,7 +1,7 @@
 """What a program computes from variables and constants alone, computed once and kept until a variable changes.
 
 Owns the split of a function into the part that every run needs and the part that depends on nothing that is fed.
-Knows the IR; must not know who keeps the values (runtime/hoisted.py).  Law: exact; main(once(states)) = function.
+Knows the IR; must not know who keeps the values (runtime/hoisted.py).  Law: exact; main(alone(states)) = function.
 Invariants: only a function that writes no variable is split (counters of random ops may move); what is hoisted has
 sizes known when compiling; both parts are functions like others, the hoisted values being states of either.
 
@@ -26,26 +26,26 @@ _SPREADING = frozenset(("BroadcastTo", "Tile", "Fill"))  # read from what they s
 _KINDS = frozenset((Kind.ELEMENTWISE, Kind.REDUCTION, Kind.MOVEMENT, Kind.CONTRACTION, Kind.INDEXING))
 
 
-def once(function: Function) -> Function | None:
-    """Return states -> hoisted states, the part of `function` that is run again only when a variable has changed;
-    None where there is nothing to hoist."""
+def split(function: Function) -> tuple[Function, Function | None]:
+    """Return `function` with what is hoisted read from states of its own, and the part that computes those states, to
+    be run again only when a variable has changed; `function` itself and None where there is nothing to hoist."""
     values = _hoisted(function)
     if not values:
-        return None
-    alone = Function("once", (), function.nodes, values, function.states, function.states, (), function.state_names,
-                     tuple(f"v{k}" for k in range(len(values))), lines=function.lines)
-    alone = _only_used_states(remove_dead_code(alone))
-    states = tuple(Value(v.type) for v in values)
-    names = alone.state_names + _names(function, values)
-    return alone.replace(fetches=(), fetch_names=(), states=alone.states + states, state_names=names,
-                         updates=alone.updates + alone.fetches)
+        return function, None
+    names = tuple(f"v{k}" for k in range(len(values)))
+    alone = _only_used_states(remove_dead_code(Function(
+        "once", (), function.nodes, values, function.states, function.states, (), function.state_names, names)))
+    text = show(alone, hashed=True)  # tells what is hoisted from all else that a session's programs hoist
+    digest = hashlib.sha256(text.encode()).hexdigest()[:24]
+    names = tuple(f"{PREFIX}{digest}/{k}" for k in range(len(values)))
+    alone = alone.replace(fetches=(), fetch_names=(), states=alone.states + tuple(Value(v.type) for v in values),
+                          state_names=alone.state_names + names, updates=alone.updates + alone.fetches,
+                          lines=function.lines)
+    return _reading(function, values, names), alone
 
 
-def hoist(function: Function) -> Function:
-    """Return `function` with what `once` computes read from states of its own; itself where that is nothing."""
-    values = _hoisted(function)
-    if not values:
-        return function
+def _reading(function: Function, values: Sequence[Value], names: tuple[str, ...]) -> Function:
+    """Return `function` with `values` read from states of these names."""
     states = tuple(Value(v.type) for v in values)
     mapping = dict(zip(values, states, strict=True))
     nodes: list[Node] = []
@@ -60,7 +60,7 @@ def hoist(function: Function) -> Function:
             mapping.setdefault(old, new)  # what is hoisted itself may be computed from another hoisted value
     main = function.replace(
         nodes=tuple(nodes), fetches=tuple(mapping.get(v, v) for v in function.fetches),
-        states=function.states + states, state_names=function.state_names + _names(function, values),
+        states=function.states + states, state_names=function.state_names + names,
         updates=tuple(mapping.get(v, v) for v in function.updates) + states)
     return _only_used_states(remove_dead_code(main))
 
@@ -98,15 +98,6 @@ def _is_pure(node: Node) -> bool:
 
 def _bytes(value: Value) -> int:
     return dim.evaluate(dim.product(value.tensor.shape), {}) * value.tensor.dtype.size
-
-
-def _names(function: Function, values: Sequence[Value]) -> tuple[str, ...]:
-    """Names that tell what is hoisted from all else that a session's programs hoist."""
-    alone = Function("once", (), function.nodes, tuple(values), function.states, function.states, (),
-                     function.state_names, tuple(f"v{k}" for k in range(len(values))))
-    text = show(_only_used_states(remove_dead_code(alone)), hashed=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:24]
-    return tuple(f"{PREFIX}{digest}/{k}" for k in range(len(values)))
 
 
 def _only_used_states(function: Function) -> Function:

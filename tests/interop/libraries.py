@@ -85,7 +85,7 @@ class Context:
     """A context of an opened library.  Use it in a with statement."""
 
     def __init__(self, library: Opened, threads: int = 1) -> None:
-        self.library = library
+        self.opened = library
         self._at = ctypes.c_void_p()
         status = library.function("create")(ctypes.byref(ctypes.c_int32(threads)), ctypes.byref(self._at))
         if status:
@@ -96,26 +96,26 @@ class Context:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.library.function("destroy", None)(self._at)
+        self.opened.function("destroy", None)(self._at)
 
     @property
     def error_text(self) -> str:
-        return str(self.library.function("error_text", ctypes.c_char_p)(self._at).decode())
+        return str(self.opened.function("error_text", ctypes.c_char_p)(self._at).decode())
 
     def call(self, sizes: Mapping[str, int], inputs: Sequence[int | None], outputs: Sequence[int | None]) -> None:
         """Run on addresses.  Raises Failed."""
-        interface = self.library.interface
-        groups = [(interface.sizes, self.library.sizes(sizes)),
+        interface = self.opened.interface
+        groups = [(interface.sizes, self.opened.sizes(sizes)),
                   (interface.inputs, (ctypes.c_void_p * max(1, len(inputs)))(*inputs)),
                   (interface.outputs, (ctypes.c_void_p * max(1, len(outputs)))(*outputs))]
-        status = self.library.function("run")(self._at, *(struct for fields, struct in groups if fields))
+        status = self.opened.function("run")(self._at, *(struct for fields, struct in groups if fields))
         if status:
             raise Failed(status, self.error_text)
         assert self.error_text == ""
 
     def run(self, *feeds: Any, **sizes: int) -> list[Array]:
         """Return the outputs, in stored form, for `feeds` in order.  sizes: those that shapes do not tell."""
-        interface = self.library.interface
+        interface = self.opened.interface
         arrays = [np.array(f, a.dtype.storage, order="C") for f, a in zip(feeds, interface.inputs, strict=True)]
         bound = dict(sizes)
         for array, field in zip(arrays, interface.inputs, strict=True):
@@ -124,7 +124,7 @@ class Context:
                     bound.setdefault(size.name, extent)
         outputs = []
         for field in interface.outputs:
-            shape = self.library.shape_of(field.name, **bound)
+            shape = self.opened.shape_of(field.name, **bound)
             assert shape == tuple(dim.evaluate(s, bound) for s in field.shape)
             outputs.append(np.full(shape, 0xFF, np.uint8).repeat(field.dtype.size, -1).view(field.dtype.storage)
                            if shape else np.frombuffer(bytearray(b"\xff" * field.dtype.size), field.dtype.storage)

@@ -10,7 +10,7 @@ from graphc.compiler import compile_program
 from graphc.ir.verify import verify
 from graphc.options import from_environment
 from graphc.passes.extract import extract
-from graphc.passes.hoist import PREFIX, hoist, once
+from graphc.passes.hoist import PREFIX, split
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def expected(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
 def test_the_parts_are_valid_and_agree_on_names() -> None:
     x, y, _, _ = layer()
     function = extract((y,), (x,), ())
-    main, alone = hoist(function), once(function)
+    main, alone = split(function)
     assert alone is not None
     verify(main)
     verify(alone)
@@ -50,7 +50,7 @@ def test_a_value_hoisted_beside_its_own_source() -> None:
     x = tf.placeholder(tf.float32, (None, 3))
     scale, offset, mean, variance = (tf.Variable(np.ones(3, np.float32), name=n) for n in ("s", "o", "m", "v"))
     function = extract((tf.nn.batch_normalization(x, mean, variance, offset, scale, 1e-3),), (x,), ())
-    main = hoist(function)
+    main = split(function)[0]
     assert [n.op.name for n in main.nodes] == ["Mul", "Add"]
     assert len(main.states) == 2
 
@@ -60,9 +60,9 @@ def test_constants_too_large_to_fold_are_computed_once() -> None:
     large = np.linspace(-1, 1, 360000, dtype=np.float32).reshape(600, 600)
     y = tf.matmul(x, tf.exp(tf.constant(large)))
     function = extract((y,), (x,), ())
-    alone = once(function)
+    alone = split(function)[1]
     assert alone is not None and [n.op.name for n in alone.nodes] == ["Const", "Exp"]
-    assert [n.op.name for n in hoist(function).nodes] == ["MatMul"]
+    assert [n.op.name for n in split(function)[0].nodes] == ["MatMul"]
     values = np.random.default_rng().standard_normal((3, 600)).astype(np.float32)
     with tf.Session() as sess:
         np.testing.assert_allclose(sess.run(y, {x: values}), values @ np.exp(large), rtol=1e-3, atol=1e-3)
@@ -71,28 +71,28 @@ def test_constants_too_large_to_fold_are_computed_once() -> None:
 def test_a_program_that_writes_variables_is_left_alone() -> None:
     x, y, w, _ = layer()
     function = extract((y,), (x,), (tf.assign(w, w * 0.5).op,))
-    assert hoist(function) is function
-    assert once(function) is None
+    assert split(function)[0] is function
+    assert split(function)[1] is None
 
 
 def test_a_program_without_feeds_is_left_alone() -> None:
     _, _, w, _ = layer()
     function = extract((tf.exp(w) + 1.0,), (), ())
-    assert hoist(function) is function
+    assert split(function)[0] is function
 
 
 def test_nothing_that_only_spreads_or_reshapes_is_hoisted() -> None:
     x = tf.placeholder(tf.float32, (None, 4))
     b = tf.Variable(np.ones(2, np.float32))
     function = extract((x + tf.tile(b, [2]) + tf.reshape(tf.tile(b, [2]), (1, 4)),), (x,), ())
-    assert hoist(function) is function
+    assert split(function)[0] is function
 
 
 def test_random_values_stay_where_they_are() -> None:
     x = tf.placeholder(tf.float32, (None, 4))
     w = tf.Variable(np.ones((4,), np.float32))
     function = extract((x + tf.exp(w) * tf.random_normal((4,)),), (x,), ())
-    main = hoist(function)
+    main = split(function)[0]
     kinds = {n.op.name for n in main.nodes}
     assert "RandomStandardNormal" in kinds and "Exp" not in kinds
 

@@ -193,6 +193,12 @@ class Builder:
         x, y = self.splat(x, lanes), self.splat(y, lanes)
         return self.emit(f"select {condition.typed}, {x.typed}, {y.typed}", x.element, lanes)
 
+    def prefetch(self, place: Value, write: bool = False, level: int = 3) -> None:
+        """Ask for the cache line of `place`; where nothing is there, nothing happens.  level: of the cache that shall
+        hold it, 3 for the first, 2 for the second."""
+        self.declare("llvm.prefetch.p0", "void", ("ptr", "i32", "i32", "i32"))
+        self.line(f"call void @llvm.prefetch.p0({place.typed}, i32 {int(write)}, i32 {level}, i32 1)")
+
     def intrinsic(self, name: str, *args: Value, result: tuple[str, int] | None = None,
                   extra: Sequence[str] = ()) -> Value:
         """Call llvm.`name` overloaded on the first argument's type.  Arguments share its lanes; `extra`

@@ -27,7 +27,7 @@ from graphc.backends.llvm_cpu.builder import Value
 from graphc.backends.llvm_cpu.convolution import Cut
 from graphc.backends.llvm_cpu.epilogue import Epilogue
 from graphc.backends.llvm_cpu.microkernel import Tile, microkernel
-from graphc.backends.llvm_cpu.pack import Span, evaluate_lanes, evaluate_rows, prefetch, transpose_panel
+from graphc.backends.llvm_cpu.pack import Span, evaluate_lanes, evaluate_rows, transpose_panel
 from graphc.backends.llvm_cpu.render import Context, Renderer
 from graphc.backends.llvm_cpu.tiling import TYPICAL, Range, Tiling, Way, stride, tiling
 from graphc.ir import dim
@@ -348,4 +348,4 @@ class _Product:
             for i in range(tile.rows):
                 line = self._at(start, self._size(step) * i)
                 for j in range(tile.vectors):
-                    prefetch(b, self._at(line, b.i64(j * tile.lanes)), write=True)
+                    b.prefetch(self._at(line, b.i64(j * tile.lanes)), write=True)

@@ -120,7 +120,6 @@ def _prefetch(b: Builder, tile: Tile, row: Value) -> None:
     """Ask for the part of B's row that the next panel will read: where there are few rows of A, or where rows of
     B are a power of two apart, little of the time that memory takes is hidden.  Where nothing is there, nothing
     happens."""
-    b.declare("llvm.prefetch.p0", "void", ("ptr", "i32", "i32", "i32"))
     for line in range(0, tile.columns * tile.bytes, 64):
         address = b.at(row, b.i64(tile.columns + line // tile.bytes), tile.element)
-        b.line(f"call void @llvm.prefetch.p0({address.typed}, i32 0, i32 2, i32 1)")
+        b.prefetch(address, level=2)

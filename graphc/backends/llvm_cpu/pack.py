@@ -72,7 +72,7 @@ def evaluate_rows(renderer: Renderer, context: Context, expr: Expr, tile: Tile, 
             inner = context.bound({**place, **depth.along(k)}, lanes=tile.lanes, mask=mask)
             b.store(renderer.vector(expr, inner), b.at(row, k, tile.element))
             if is_far and isinstance(expr, Load) and expr.predicate is None:
-                prefetch(b, address(renderer, context.bound({**ahead, **depth.at(k)}), expr, tile))
+                b.prefetch(address(renderer, context.bound({**ahead, **depth.at(k)}), expr, tile))
 
         for_vectors(b, depth.count, tile.lanes, vector)
 
@@ -82,12 +82,6 @@ def address(renderer: Renderer, context: Context, load: Load, tile: Tile) -> Val
     offset = renderer.offset(load.buffer, [renderer.scalar(i, context) for i in load.index], context)
     assert isinstance(offset, Value)
     return renderer.b.at(renderer.buffers[load.buffer].pointer, offset, tile.element)
-
-
-def prefetch(b: Builder, place: Value, write: bool = False, level: int = 3) -> None:
-    """Ask for the cache line of `place`; where nothing is there, nothing happens.  level: 3 first, 2 second level."""
-    b.declare("llvm.prefetch.p0", "void", ("ptr", "i32", "i32", "i32"))
-    b.line(f"call void @llvm.prefetch.p0({place.typed}, i32 {int(write)}, i32 {level}, i32 1)")
 
 
 def evaluate_lanes(renderer: Renderer, context: Context, expr: Expr, tile: Tile, lanes: Span, width: int,
